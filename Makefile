@@ -1,0 +1,74 @@
+# What a developer can do: `make help`.
+# Everything that is made lands in .venv; a stamp there tells whether it is up to date.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+# Where bench-scheduler finds openb/ and swf/; BENCH_ARGS="--seeds 42-43 openb" makes it quicker.
+TRACES ?= ../shared/traces
+BENCH_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help machine engines setup demo test lint format bench bench-scheduler torture clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- setting up ---------------------------------------------------------------------------------
+
+machine: # Says in one sentence if this machine cannot run containers; installs crun and umoci
+	@scripts/check-machine.sh
+
+$(VENV)/.ready: pyproject.toml scripts/make-venv.sh
+	@scripts/make-venv.sh "$(PYTHON)" "$(VENV)" .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	@scripts/make-venv.sh "$(PYTHON)" "$(VENV)" ".[dev]"
+	@touch $@
+
+engines: machine # Installs the engines that the tests of the docker runtime need
+	@scripts/test-engines.sh
+
+setup: machine engines $(VENV)/.ready-dev ## Make .venv and install what is missing of crun, umoci, busybox, dockerd and podman
+
+# --- using --------------------------------------------------------------------------------------
+
+demo: machine $(VENV)/.ready ## Run examples/flights: 336,776 flights through real containers
+	@scripts/demo.sh
+
+# --- checking -----------------------------------------------------------------------------------
+
+test: setup lint ## Run all checks and all tests
+	@scripts/run-tests.sh $(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready-dev ## Run the checks only: ruff, layers, tidy, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/tidy.py
+	$(BIN)/pyright
+
+format: $(VENV)/.ready-dev ## Format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-scheduler: $(VENV)/.ready-dev ## Print the table of the scheduler core beside the published ones
+	$(BIN)/python -m benchmarks.scheduler --traces $(TRACES) $(BENCH_ARGS)
+
+bench: machine $(VENV)/.ready-dev ## Run the benchmarks, as ratios in one run
+	$(BIN)/python -m benchmarks
+
+torture: setup ## Run thousands of simulated histories and hundreds of kills (about an hour)
+	$(BIN)/python -m towline.simulation 0 9999
+	TOWLINE_KILLS=200 $(BIN)/pytest tests/e2e/test_kill.py
+	TOWLINE_OOMS=200 $(BIN)/pytest tests/integration/test_container_endings.py --timeout 1200
+	TOWLINE_SLOW_ENGINES=1 $(BIN)/pytest tests/conformance/runtimes -k podman
+	TOWLINE_KILLS=100 $(BIN)/pytest tests/conformance/runtimes -k random_moments --timeout 1800
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/unit/core tests/conformance/stores --timeout 3000
+
+clean: ## Remove everything that make made
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What Towline must reach, measured as ratios in one run: ``python -m benchmarks [NAME...]``."""

@@ -1,0 +1,1 @@
+"""The scheduler core against the published ones: ``make bench-scheduler`` prints one table of it."""

@@ -1,0 +1,391 @@
+"""The agent's WebSocket to the server: opened again and again, each time with Hello.
+
+What the machine says in one turn of the event loop leaves as one frame. Frames are read and written
+in the transport's own callbacks, without a task or a future for each. What may wait (the bytes of
+further commands) goes in small frames, and only while the transport has nothing else to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+from msgspec import Struct
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import InvalidHandshake, InvalidMessage
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+
+from towline import logs
+from towline.agent.capacity import Capacity, NodeUsage
+from towline.agent.cluster.dialing import Dial
+from towline.agent.fetching.serving import ArtifactsServing
+from towline.agent.images import NodeImages
+from towline.core.agent import events as on
+from towline.core.agent.machine import AgentMachine
+from towline.core.commands import AttemptUpdate
+from towline.core.rows import GpuDevice
+from towline.wire import messages as wire
+from towline.wire.artifacts import ArtifactsCall
+from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
+from towline.wire.usage import ReadUsage
+
+HEARTBEAT_S = 2.0
+SILENCE_S = 10.0
+"""A link on which nothing was heard for so long is closed, and another one opened."""
+OPEN_TIMEOUT_S = 30.0
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 0.5
+MAX_FRAME_BYTES = 128 * 1024**2
+MAX_READ_BYTES = 1024**2
+
+_ATTEMPT = re.compile(r"[A-Za-z0-9-]{1,200}\Z")
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """Who this node is. ``id`` never changes; ``runtimes`` as in Hello."""
+
+    id: str
+    name: str
+    build: str
+    boot_id: str
+    labels: dict[str, str]
+    capacity: Capacity
+    runtimes: dict[str, str | None]
+    gpus: tuple[GpuDevice, ...] = ()
+    taints: tuple[str, ...] = ()
+    protects: dict[str, tuple[str, ...]] = {}
+
+
+class Executor(Protocol):
+    """The part of agent.executor.Executor that a link tells what it hears."""
+
+    machine: AgentMachine
+    templates: Any
+
+    def tell(self, *events: on.Event) -> None: ...
+
+
+class Further(Protocol):
+    """The node's further commands, as far as a link tells of them; see agent.exec.service.NodeExec."""
+
+    def hear(self, message: ExecOpen | ExecSay | ExecClose, say: Callable[[ExecSaid], None]) -> None: ...
+
+    def link_closed(self) -> None: ...
+
+
+class _Connection(ClientConnection):
+    """Gives each whole message to ``heard`` at once, instead of to a queue. ``drained`` is called when the
+    transport takes more again, after it was ``congested``."""
+
+    heard: Callable[[bytes], None]
+    drained: Callable[[], None]
+    congested = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parts: list[bytes] = []
+
+    def process_event(self, event: Any) -> None:
+        if self.response is None or not isinstance(event, Frame):
+            super().process_event(event)
+        elif event.opcode in (Opcode.BINARY, Opcode.CONT):
+            self._parts.append(bytes(event.data))
+            if event.fin:
+                message = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+                self._parts.clear()
+                self.heard(message)
+
+    def pause_writing(self) -> None:
+        self.congested = True
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        super().resume_writing()
+        self.drained()
+
+    def say(self, frame: bytes) -> None:
+        if self.protocol.state is State.OPEN:
+            self.protocol.send_binary(frame)
+            self.send_data()
+
+
+class Link:
+    """``run`` keeps a link open until there is a reason to end, which it returns.
+
+    ``must_end`` is asked before each attempt to connect and with each heartbeat, with how long ago
+    in seconds a server was last there; it gives that reason, or None.
+    """
+
+    def __init__(
+        self,
+        dial: Dial,
+        identity: Identity,
+        output_dir: str,
+        executor: Executor,
+        must_end: Callable[[float], str | None],
+        newer_build: Callable[[str], bool] = lambda _: False,
+        images: NodeImages | None = None,
+        further: Further | None = None,
+        usage: NodeUsage | None = None,
+    ) -> None:
+        self._dial = dial
+        self._identity = identity
+        self._output_dir = output_dir
+        self._artifacts = ArtifactsServing(Path(output_dir).parent / "artifacts")
+        self._executor = executor
+        self._must_end = must_end
+        self._newer_build = newer_build
+        self._node_images = images
+        self._further = further
+        self._usage = usage
+        self._connection: _Connection | None = None
+        self._welcomed = False
+        self._waiting: list[wire.FromAgent] = []
+        self._patient: deque[ExecSaid] = deque()
+        self._flushing = False
+        self._heard_s = 0.0
+        self._ending: asyncio.Future[str] | None = None
+        self._retry_s: float | None = None
+        self._missed = False
+        self._log = structlog.get_logger("agent.link")
+
+    # --- what the executor wants said ---------------------------------------------------------------
+    def hello(self, instance: str, known: tuple[AttemptUpdate, ...]) -> None:
+        me, room = self._identity, self._identity.capacity
+        self.say(
+            wire.Hello(
+                version=wire.VERSION,
+                build=me.build,
+                node=me.id,
+                name=me.name,
+                instance=instance,
+                boot_id=me.boot_id,
+                cpu_milli=room.cpu_milli,
+                memory_bytes=room.memory_bytes,
+                pids=room.pids,
+                labels=me.labels,
+                runtimes=me.runtimes,
+                known=known,
+                gpus=me.gpus,
+                taints=me.taints,
+                protects=me.protects,
+                disk_bytes=room.disk_bytes,
+            )
+        )
+
+    def say(self, message: wire.FromAgent) -> None:
+        self._waiting.append(message)
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def say_in_time(self, message: ExecSaid) -> None:
+        """In the order of these calls, but after everything that is said otherwise."""
+        if self._connection is None:
+            return  # whom it was for has gone with the link
+        self._patient.append(message)
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        waiting, self._waiting = self._waiting, []
+        if waiting and self._connection is not None:
+            self._connection.say(wire.encode(waiting))
+        self._flush_patient()
+
+    def _flush_patient(self) -> None:
+        connection = self._connection
+        while self._patient and connection is not None and not connection.congested:
+            connection.say(wire.encode([self._patient.popleft()]))
+
+    def drop(self, why: str) -> None:
+        """Close the link now; ``run`` opens another one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._log.warning("closing the link", reason=why)
+            connection.transport.abort()
+
+    # --- opening and closing ------------------------------------------------------------------------
+    async def run(self, journal_read: asyncio.Event) -> str:
+        """Nothing is opened before the supervisor's journal has been read, since Hello tells of it."""
+        self._ending = asyncio.get_running_loop().create_future()
+        await journal_read.wait()
+        served_s, pause_s = time.monotonic(), 0.0
+        while True:
+            if reason := self._must_end(time.monotonic() - served_s):
+                return reason
+            connection = await self._open()
+            if connection is not None:
+                if reason := await self._serve(connection):
+                    return reason
+                if self._welcomed:
+                    served_s, pause_s = time.monotonic(), 0.0
+            await asyncio.sleep(random.uniform(0, pause_s) + (self._retry_s or 0))
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s or FIRST_PAUSE_S)
+            self._retry_s = None
+
+    async def _open(self) -> _Connection | None:
+        try:
+            connection = await self._dial(
+                create_connection=_Connection,
+                compression=None,
+                ping_interval=None,
+                open_timeout=OPEN_TIMEOUT_S,
+                close_timeout=1,
+                max_size=MAX_FRAME_BYTES,
+                user_agent_header=None,
+            )
+        except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError) as error:
+            if not self._missed:
+                self._log.info("no link to a server", reason=str(error) or type(error).__name__)
+            self._missed = True
+            return None
+        self._missed = False
+        assert isinstance(connection, _Connection)
+        return connection
+
+    async def _serve(self, connection: _Connection) -> str | None:
+        """One link, from its Hello to its close. Returns the reason to end the agent, if there is one."""
+        assert self._ending is not None
+        self._connection = connection
+        self._waiting.clear()
+        self._patient.clear()
+        self._welcomed = False
+        self._heard_s = time.monotonic()
+        connection.heard = self._frame
+        connection.drained = self._flush_patient
+        self._executor.tell(on.LinkOpened())
+        closed = asyncio.ensure_future(connection.wait_closed())
+        beat = asyncio.get_running_loop().create_task(self._beat())
+        try:
+            await asyncio.wait([closed, self._ending], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            beat.cancel()
+            self._flush()
+            self._connection = None
+            if self._further is not None:
+                self._further.link_closed()
+            connection.transport.close()
+            await closed
+            self._executor.tell(on.LinkClosed())
+        return self._ending.result() if self._ending.done() else None
+
+    def _end(self, reason: str) -> None:
+        if self._ending is not None and not self._ending.done():
+            self._ending.set_result(reason)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            silence_s = time.monotonic() - self._heard_s
+            if reason := self._must_end(0.0):
+                self._end(reason)
+            elif silence_s > (SILENCE_S if self._welcomed else OPEN_TIMEOUT_S):
+                self.drop(f"nothing was heard on it for {silence_s:.0f} s")
+            elif self._welcomed:
+                boottime_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+                self.say(wire.Heartbeat(sent_boottime_ms=boottime_ms))
+                self._executor.tell(on.Tick())
+
+    # --- what the server says -----------------------------------------------------------------------
+    def _frame(self, frame: bytes) -> None:
+        self._heard_s = time.monotonic()
+        if self._connection is None:
+            return  # it came after the link was dropped
+        try:
+            messages = wire.decode_from_server(frame)
+        except msgspec.DecodeError as error:
+            self.drop(f"the server sent what is no message: {error}")
+            return
+        for message in messages:
+            if self._connection is not None:
+                self._hear(message)
+
+    def _hear(self, message: wire.FromServer) -> None:
+        executor = self._executor
+        match message:
+            case wire.Start():
+                executor.tell(
+                    on.Start(message.term, message.job, message.task, message.elements, message.devices)
+                )
+            case wire.Ack():
+                executor.tell(on.Acked(message.term, message.seq, message.forget))
+            case wire.TaskInfo():
+                executor.templates.add(message)
+            case wire.Pin():
+                executor.templates.pin(message.job, message.task, message.image_digest)
+            case wire.ImageCall():
+                if self._node_images is not None:
+                    self._node_images.answer(message, self.say)
+            case ReadUsage():
+                if self._usage is not None:
+                    self._usage.answer(message, self.say)
+            case ExecOpen() | ExecSay() | ExecClose():
+                if self._further is not None:
+                    self._further.hear(message, self.say_in_time)
+            case wire.Stop():
+                executor.tell(on.Stop(message.term, message.attempt, message.reason, message.grace_ms))
+            case wire.HeartbeatAnswer():
+                if message.term < executor.machine.term:
+                    self.drop(f"it leads to a leader of the older term {message.term}")
+            case wire.ReadLog():
+                self.say(read_log(message, self._output_dir, executor.machine.is_live(message.attempt)))
+            case ArtifactsCall():
+                self._artifacts.answer(message, self.say)
+            case wire.Welcome():
+                self._welcome(message)
+            case wire.Refused():
+                self._refused(message)
+            case wire.Goodbye():
+                self._log.info("the server ends", attempts=executor.machine.attempt_count)
+                if executor.machine.attempt_count == 0:
+                    self._end("the server has ended, and nothing is left to do on this node")
+
+    def _welcome(self, message: wire.Welcome) -> None:
+        if self._newer_build(message.build):
+            self._end("this machine has another build of the program now, which the server runs already")
+            return
+        self._welcomed = True
+        self._log.info("linked", term=message.term, server=message.build)
+        self._executor.tell(on.Welcomed(message.term))
+
+    def _refused(self, message: wire.Refused) -> None:
+        if message.retry_ms is None:
+            self._end(f"the server refuses this agent: {message.message}")
+            return
+        self._retry_s = message.retry_ms / 1000
+        self.drop(f"refused for now: {message.message}")
+
+
+def read_log(order: wire.ReadLog, output_dir: str, live: bool) -> wire.LogChunk:
+    """A piece of an attempt's output. ``live`` was asked before the read: more may follow if it holds."""
+    directory = os.path.join(output_dir, order.attempt)  # noqa: PTH118
+    offset, error = order.offset, None
+    data: bytes = b""
+    index: tuple[tuple[int, int], ...] = ()
+    end = True
+    if not _ATTEMPT.match(order.attempt):
+        error = f"{order.attempt[:200]!r} is no attempt's id"
+    else:
+        try:
+            data, index, end = logs.read(directory, order.stream, offset, min(order.limit, MAX_READ_BYTES))
+            if offset < 0:
+                offset = index[0][0] if index else logs.size(directory, order.stream)
+        except (OSError, ValueError) as problem:
+            error = str(problem)
+    return wire.LogChunk(
+        request=order.request, offset=offset, data=data, index=index, end=end and not live, error=error
+    )

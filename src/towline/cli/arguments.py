@@ -1,0 +1,66 @@
+"""Arguments and options that several commands share, and how they are completed in a shell."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+_COMPLETION_WAIT_S = 2.0
+_COMPLETION_JOBS = 200
+
+
+def complete_job(incomplete: str) -> list[tuple[str, str]]:
+    """Names and ids of the latest jobs. Only asks a server that runs: a key press starts nothing."""
+    import asyncio
+
+    async def found() -> list[tuple[str, str]]:
+        from towline.client import Client
+        from towline.client.local import SOCKET, home_directory
+
+        async with asyncio.timeout(_COMPLETION_WAIT_S):
+            async with Client(home_directory() / SOCKET, patience_s=0) as client:
+                page = await client.jobs(limit=_COMPLETION_JOBS)
+        names = {job.name: f"{job.state}, {job.submitted_at}" for job in reversed(page.jobs)}
+        ids = {job.id: f"{job.name}, {job.state}" for job in page.jobs}
+        return [*names.items(), *(ids.items() if incomplete else ())]
+
+    try:
+        candidates = asyncio.run(found())
+    except Exception:  # whatever it is: a broken completion must not break the prompt
+        return []
+    return [(word, help) for word, help in candidates if word.startswith(incomplete)]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+JobName = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB", help="A job's id, the beginning of one, or a name.", autocompletion=complete_job
+    ),
+]
+What = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB[/TASK[.INDEX]]",
+        help="A job, a task or an element, such as flights/count.3.",
+        autocompletion=complete_job,
+    ),
+]
+Params = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--param", metavar="NAME=VALUE", help="Override a parameter of the job file."),
+]
+
+
+def overrides(given: list[str] | None) -> dict[str, str]:
+    """``-p NAME=VALUE`` options as parameters; what type each has the job file says. Raises RequestError."""
+    from towline.errors import RequestError
+
+    params: dict[str, str] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise RequestError(f"-p {text!r} is not NAME=VALUE, such as -p year=2014")
+        params[name] = value
+    return params

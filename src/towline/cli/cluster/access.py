@@ -1,0 +1,180 @@
+"""``tow token``, ``tow whoami`` and ``tow audit``: who may use a cluster, and who did what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from towline.cli.arguments import AsJson
+from towline.cli.screen import terminal
+
+if TYPE_CHECKING:
+    from towline.client import Client
+    from towline.client.cluster.access import Access
+
+token = typer.Typer(help="Tokens: who may use the cluster, and links that make nodes.", no_args_is_help=True)
+_MOST = 1000
+
+
+def add(app: typer.Typer) -> None:
+    token.command("create")(create)
+    token.command("ls")(ls)
+    token.command("rm")(rm)
+    app.add_typer(token, name="token")
+    app.command("whoami")(whoami)
+    app.command("audit")(audit)
+
+
+def _access(client: Client) -> Access:
+    from towline.client.cluster.access import Access
+
+    return Access(client)
+
+
+def create(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Whose it is, such as ada or ci.")
+    ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="viewer (reads), submitter (also submits, cancels, sets secrets) or admin (everything)."
+        ),
+    ] = None,
+    join: Annotated[
+        bool, typer.Option("--join", help="A link for `tow agent` instead: one machine, once.")
+    ] = False,
+    lifetime: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Such as 30d. [default: until it is removed; of a link: 1h]"),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST[:PORT]", help="How the machine reaches the server, for a link."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Make a token for a person or a program, or a link that makes a machine a node.
+
+    It is printed once, and kept nowhere: only a hash of it is.
+
+    \b
+    Examples:
+      tow token create ada --role submitter
+      tow token create ci --role viewer --lifetime 30d
+      tow token create --join --address tow.lan
+    """
+
+    async def work(client: Client) -> int:
+        from towline.errors import RequestError
+
+        if join:
+            if name is not None or role is not None:
+                raise RequestError("--join makes a link for a machine: it has neither NAME nor --role.")
+            link = await _access(client).create_join(lifetime, address)
+            if json:
+                terminal.write_json(link)
+            else:
+                terminal.write(f"tow agent --join '{link.link}'")
+                terminal.say(f"Run this on the machine that is to be a node, until {link.expires_at}.")
+            return terminal.OK
+        if name is None or role is None or address is not None:
+            raise RequestError(
+                "Give a name and a role, as in: tow token create ada --role submitter; or --join for a node."
+            )
+        made = await _access(client).create(name, role, lifetime)
+        if json:
+            terminal.write_json(made)
+        else:
+            terminal.write(made.token or "")
+            terminal.say(f"The token of {made.name}, {made.role}. It is not shown again.")
+        return terminal.OK
+
+    terminal.ask(work)
+
+
+def ls(json: AsJson = False) -> None:
+    """List the tokens, without their texts.
+
+    \b
+    Examples:
+      tow token ls
+    """
+
+    async def work(client: Client) -> int:
+        tokens = await _access(client).tokens()
+        if json:
+            terminal.write_json({"tokens": tokens})
+        else:
+            rows = [(t.name, t.role, t.id, t.created_at, t.expires_at or "never") for t in tokens]
+            terminal.table(("name", "role", "id", "created", "expires"), rows)
+        return terminal.OK
+
+    terminal.ask(work)
+
+
+def rm(
+    which: Annotated[str, typer.Argument(metavar="NAME", help="A token's name or id.")], json: AsJson = False
+) -> None:
+    """Take a token back: it is worth nothing from now on.
+
+    \b
+    Examples:
+      tow token rm ci
+    """
+
+    async def work(client: Client) -> int:
+        removed = await _access(client).delete(which)
+        if json:
+            terminal.write_json(removed)
+        else:
+            terminal.say(f"Removed the token of {removed.name}, {removed.role}.")
+        return terminal.OK
+
+    terminal.ask(work)
+
+
+def whoami(json: AsJson = False) -> None:
+    """Show who the server takes you for.
+
+    \b
+    Examples:
+      tow whoami
+    """
+
+    async def work(client: Client) -> int:
+        who = await _access(client).whoami()
+        if json:
+            terminal.write_json(who)
+        else:
+            where = "everywhere" if who.namespace == "*" else f"in namespace {who.namespace}"
+            terminal.write(f"{who.name}, {who.role} {where}")
+        return terminal.OK
+
+    terminal.ask(work)
+
+
+def audit(
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=_MOST, help="So many at most.")] = 50,
+    json: AsJson = False,
+) -> None:
+    """Show who did what: every request that was to change something, the newest last.
+
+    Refused ones are shown too. Reading is not kept.
+
+    \b
+    Examples:
+      tow audit -n 200
+    """
+
+    async def work(client: Client) -> int:
+        page = await _access(client).audit(limit)
+        if json:
+            terminal.write_json(page)
+            return terminal.OK
+        rows = [(e.at, e.who, e.status, e.action, e.target, e.source) for e in reversed(page.entries)]
+        terminal.table(("time", "who", "status", "action", "target", "from"), rows)
+        return terminal.OK
+
+    terminal.ask(work)

@@ -1,0 +1,158 @@
+"""``tow context``: the clusters that this user works with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from towline.cli.arguments import AsJson
+from towline.cli.screen import terminal
+
+if TYPE_CHECKING:
+    from towline.client.cluster.contexts import Contexts
+    from towline.client.cluster.remote import Remote
+
+context = typer.Typer(help="Contexts: which server the commands talk to.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A context's name, such as lab.")]
+
+
+def add(app: typer.Typer) -> None:
+    context.command("add")(create)
+    context.command("use")(use)
+    context.command("ls")(ls)
+    context.command("rm")(rm)
+    app.add_typer(context, name="context")
+
+
+def _contexts() -> Contexts:
+    from towline.client.cluster.contexts import Contexts, contexts_file
+
+    return Contexts(contexts_file(os.environ))
+
+
+def create(
+    name: Name,
+    server: Annotated[str, typer.Option(metavar="URL", help="https://HOST:PORT")],
+    ca: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|sha256:HEX", help="The cluster's authority: its certificate, or its fingerprint."
+        ),
+    ],
+) -> None:
+    """Keep a server's address, token and authority under a name, and use it from now on.
+
+    The token is asked for, or read from standard input; it is never an argument.
+
+    \b
+    Examples:
+      tow context add lab --server https://tow.lan:7443 --ca sha256:5f…
+      tow run job.yaml                      runs there now
+      TOWLINE_CONTEXT=local tow jobs        this machine's own server
+    """
+
+    def work() -> int:
+        from towline.client.cluster.remote import Remote, checked_token, checked_url
+
+        url = checked_url(server, "--server")
+        authority = _authority(url, ca)
+        token = (
+            typer.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+        )
+        remote = Remote(url=url, token=checked_token(token, "What was given"), authority=authority)
+        who = _checked(remote)
+        _contexts().add(name, remote)
+        terminal.say(f"Using {name} from now on: {url}, as {who}.")
+        return terminal.OK
+
+    terminal.end(work)
+
+
+def _authority(url: str, given: str) -> str:
+    """The certificate of a file, or the one that the server shows, where its fingerprint is the given one."""
+    if not given.startswith("sha256:"):
+        from towline.client.cluster.remote import read_authority
+
+        return read_authority(given, "--ca")
+    from towline.identity.trust import shown_authority
+
+    return shown_authority(url, given)
+
+
+def _checked(remote: Remote) -> str:
+    """Who the server takes the token for. Raises what is wrong with it."""
+    import asyncio
+
+    from towline.client import Client
+    from towline.client.cluster.access import Access
+
+    async def ask() -> str:
+        async with Client(remote, patience_s=0) as client:
+            who = await Access(client).whoami()
+            return f"{who.name}, {who.role}"
+
+    return asyncio.run(ask())
+
+
+def use(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A context, or local: this machine's own server.")
+    ],
+) -> None:
+    """Talk to this server from now on.
+
+    \b
+    Examples:
+      tow context use lab
+      tow context use local
+    """
+
+    def work() -> int:
+        _contexts().use(name)
+        terminal.say(f"Using {name} from now on.")
+        return terminal.OK
+
+    terminal.end(work)
+
+
+def ls(json: AsJson = False) -> None:
+    """List the contexts; the one that is used is marked.
+
+    \b
+    Examples:
+      tow context ls
+    """
+
+    def work() -> int:
+        contexts = _contexts()
+        rows = [(name, contexts.get(name).url, name == contexts.current) for name in contexts.names]
+        if json:
+            shown = [{"name": name, "server": url, "current": current} for name, url, current in rows]
+            terminal.write_json({"contexts": shown})
+        else:
+            local = ("local", "this machine", contexts.current is None)
+            marked = [("*" if current else "", name, url) for name, url, current in [local, *rows]]
+            terminal.table(("", "name", "server"), marked)
+        return terminal.OK
+
+    terminal.end(work)
+
+
+def rm(name: Name) -> None:
+    """Forget a context.
+
+    \b
+    Examples:
+      tow context rm lab
+    """
+
+    def work() -> int:
+        _contexts().remove(name)
+        terminal.say(f"Forgot {name}.")
+        return terminal.OK
+
+    terminal.end(work)

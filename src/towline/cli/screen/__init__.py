@@ -1,0 +1,1 @@
+"""How the commands look at a terminal, in a pipe and in a log."""

@@ -1,0 +1,121 @@
+"""Named contexts: servers that this user works with, each with its token and authority, and which one
+is meant when nothing is said. Kept in one file that only the user may read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from towline.client.cluster.remote import Remote, from_environment
+from towline.errors import NotFound, RequestError
+
+VARIABLE = "TOWLINE_CONTEXT"
+LOCAL = "local"
+"""The name of this machine's own server, which needs no context."""
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """Written as it is read; ``authority`` is PEM."""
+
+    url: str
+    token: str
+    authority: str
+
+
+class Kept(Struct, kw_only=True):
+    """The file's content."""
+
+    current: str | None = None
+    contexts: dict[str, Context] = {}
+
+
+class Contexts:
+    """Those of one file. Each change is written at once, whole or not at all."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._kept = self._read()
+
+    def _read(self) -> Kept:
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=Kept)
+        except FileNotFoundError:
+            return Kept()
+        except (OSError, msgspec.DecodeError) as error:
+            raise RequestError(
+                f"{self._file} cannot be read: {error}. Mend it, or remove it and add the contexts again."
+            ) from None
+
+    @property
+    def current(self) -> str | None:
+        return self._kept.current
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._kept.contexts)
+
+    def get(self, name: str) -> Remote:
+        """Raises NotFound."""
+        found = self._kept.contexts.get(name)
+        if found is None:
+            known = ", ".join(self.names) or "none"
+            raise NotFound(f"There is no context {name!r}: there are {known}, and {LOCAL} for this machine.")
+        return Remote(url=found.url, token=found.token, authority=found.authority)
+
+    def add(self, name: str, remote: Remote) -> None:
+        """Keep it, in place of an older one, and use it from now on. Raises RequestError."""
+        if name == LOCAL or not name.isprintable() or not 0 < len(name) <= 100:
+            raise RequestError(
+                f"{name!r} cannot be a context's name: take 1 to 100 characters, and not {LOCAL}."
+            )
+        self._kept.contexts[name] = Context(url=remote.url, token=remote.token, authority=remote.authority)
+        self._kept.current = name
+        self._write()
+
+    def use(self, name: str) -> None:
+        """``local`` goes back to this machine's own server. Raises NotFound."""
+        if name != LOCAL:
+            self.get(name)
+        self._kept.current = None if name == LOCAL else name
+        self._write()
+
+    def remove(self, name: str) -> None:
+        """Raises NotFound."""
+        self.get(name)
+        del self._kept.contexts[name]
+        if self._kept.current == name:
+            self._kept.current = None
+        self._write()
+
+    def _write(self) -> None:
+        from towline.identity.tls import write_private
+
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_private(self._file, msgspec.json.format(msgspec.json.encode(self._kept)))
+        except OSError as error:
+            raise RequestError(f"{self._file} cannot be written: {error.strerror}.") from None
+
+
+def contexts_file(environ: Mapping[str, str]) -> Path:
+    root = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(root) / "towline" / "contexts.json"
+
+
+def chosen(environ: Mapping[str, str] | None = None) -> Remote | None:
+    """The server that is meant: TOWLINE_SERVER's, else TOWLINE_CONTEXT's, else the one of TOWLINE_HOME
+    where that is set, else the current context's; None: this machine's own. Raises RequestError."""
+    environ = os.environ if environ is None else environ
+    remote = from_environment(dict(environ))
+    if remote is not None:
+        return remote
+    name = environ.get(VARIABLE)
+    if name == LOCAL:
+        return None
+    contexts = Contexts(contexts_file(environ))
+    name = name or (contexts.current if "TOWLINE_HOME" not in environ else None)
+    return None if name is None else contexts.get(name)

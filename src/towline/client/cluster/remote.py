@@ -1,0 +1,113 @@
+"""A server on another machine: its address, the token to show, and the authority of its cluster."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import httpx2
+from msgspec import Struct
+
+from towline.errors import RequestError
+
+VARIABLE, TOKEN_VARIABLE, AUTHORITY_VARIABLE = "TOWLINE_SERVER", "TOWLINE_TOKEN", "TOWLINE_CA"
+
+
+class Remote(Struct, frozen=True, kw_only=True):
+    """``url`` is ``https://HOST:PORT``; ``authority`` is the certificate (PEM) that its server's must be
+    signed with."""
+
+    url: str
+    token: str
+    authority: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __repr__(self) -> str:
+        return f"<Remote {self.url}>"
+
+    def context(self) -> ssl.SSLContext:
+        """Raises RequestError where the authority is no certificate."""
+        from towline.identity.tls import client_context
+
+        try:
+            return client_context(self.authority.encode())
+        except (ssl.SSLError, ValueError) as error:
+            raise RequestError(f"The authority of {self.url} is no certificate in PEM: {error}") from None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}"}
+
+    def explain(self, error: BaseException | None) -> None:
+        """Raise RequestError where it is of no use to try again: the server's certificate is not the
+        cluster's."""
+        while error is not None:
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise RequestError(
+                    f"{self.url} is not the server that this context trusts ({error.verify_message}): it is "
+                    "another cluster's, has another name than this address, or somebody stands between."
+                )
+            error = error.__cause__ or error.__context__
+
+    def open(self, timeout: httpx2.Timeout) -> httpx2.AsyncClient:
+        """A connection pool to it."""
+        limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
+        transport = httpx2.AsyncHTTPTransport(verify=self.context(), limits=limits)
+        return httpx2.AsyncClient(
+            transport=transport, base_url=self.url, headers=self.headers, timeout=timeout, trust_env=False
+        )
+
+
+def checked_url(text: str, what: str) -> str:
+    """``https://HOST:PORT`` without anything behind it. Raises RequestError."""
+    from urllib.parse import urlsplit
+
+    from towline.identity.joining import PORT, bracketed
+
+    wrong = RequestError(f"{what} is {text!r}: write https://HOST:PORT, such as https://tow.lan:{PORT}")
+    try:
+        parts = urlsplit(text if "//" in text else f"https://{text}")
+        port = parts.port or PORT
+    except ValueError:
+        raise wrong from None
+    if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise wrong
+    return f"https://{bracketed(parts.hostname)}:{port}"
+
+
+def checked_token(text: str, what: str) -> str:
+    """A token as it can be sent. Raises RequestError, which does not show it."""
+    token = text.strip()
+    if not token or not token.isascii() or not token.isprintable():
+        raise RequestError(f"{what} is no token: give the line that `tow token create` has printed, tow_…")
+    return token
+
+
+def read_authority(file: str, what: str) -> str:
+    """The certificate (PEM) in a file. Raises RequestError where it cannot be read."""
+    try:
+        return Path(file).expanduser().read_text("ascii")
+    except OSError as error:
+        raise RequestError(f"{what} {file} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        raise RequestError(f"{what} {file} is no certificate in PEM.") from None
+
+
+def from_environment(environ: dict[str, str]) -> Remote | None:
+    """What TOWLINE_SERVER, TOWLINE_TOKEN and TOWLINE_CA (a file) say; None where no server is named.
+    Raises RequestError."""
+    server = environ.get(VARIABLE)
+    if not server:
+        return None
+    url = checked_url(server, VARIABLE)
+    token, file = environ.get(TOKEN_VARIABLE, ""), environ.get(AUTHORITY_VARIABLE, "")
+    if not token or not file:
+        missing = TOKEN_VARIABLE if not token else AUTHORITY_VARIABLE
+        raise RequestError(
+            f"{VARIABLE} is set, but {missing} is not: give a token and the file of the cluster's authority, "
+            "or keep all three under a name with `tow context add`."
+        )
+    authority = read_authority(file, AUTHORITY_VARIABLE)
+    return Remote(url=url, token=checked_token(token, TOKEN_VARIABLE), authority=authority)

@@ -1,0 +1,128 @@
+"""Nodes that come, go silent, are lost and come back."""
+
+from __future__ import annotations
+
+from towline.core.commands import NodeUp, StartOrder, StopOrder, attempt_id
+from towline.core.entries import Node
+from towline.core.pool.reports import finish_unheard, lose, report
+from towline.core.pool.state import PoolState
+from towline.core.rows import AttemptRow, NodeRow
+from towline.model.states import AttemptState, Reason
+
+LOST_AFTER_MS = 25_000
+"""A node that is silent for so long is lost."""
+TICK_MS = 2_000
+"""How often silence is looked at."""
+PAUSE_MS = 2_000
+"""A look that comes so much late means that this process itself stood still, not the nodes."""
+
+READY, NODE_LOST = "ready", "lost"
+
+
+def join(pool: PoolState, command: NodeUp) -> tuple[str, ...]:
+    """A node has opened its link; returns the attempts that it may forget."""
+    row = command.node
+    node = pool.nodes.get(row.id)
+    if node is None:
+        node = add_node(pool, row, connected=True)
+    elif node.row.instance != row.instance:
+        message = "its node came back without any memory of it (its journal is another one)"
+        _lose_all(pool, node, Reason.SUPERVISION_LOST, message)
+    row.drain_at, row.drain_until = node.row.drain_at, node.row.drain_until
+    node.row = row
+    row.state = READY
+    node.connected = True
+    node.heard_at = pool.now_ms
+    pool.node_refreshed(node)
+    pool.node_changed(node)
+    pool.event("node.up", None, node=row.id, name=row.name)
+    forget = report(pool, node, command.known)
+    _reconcile(pool, node, {update.attempt for update in command.known})
+    return forget
+
+
+def add_node(pool: PoolState, row: NodeRow, connected: bool) -> Node:
+    node = Node(row=row, column=len(pool.nodes), connected=connected, heard_at=pool.now_ms)
+    pool.nodes[row.id] = node
+    pool.columns.add(node)
+    pool.count_node(node)
+    return node
+
+
+def _reconcile(pool: PoolState, node: Node, known: set[str]) -> None:
+    """What the pool has on the node beside what the node knows: orders that never arrived are given
+    again, wishes to stop are repeated, and what ran and is unknown is lost."""
+    for key, attempt in list(node.attempts.items()):
+        name = attempt_id(key)
+        task = pool.jobs[attempt.job].tasks[attempt.task]
+        if name in known:
+            if attempt.stop is not None:
+                pool.batch.orders.append(stop_order(node, attempt, task.spec.grace_ms))
+        elif attempt.state == AttemptState.RUNNING:
+            message = "its node came back without any memory of it"
+            lose(pool, node, task, attempt, Reason.SUPERVISION_LOST, message)
+        elif attempt.stop is not None:
+            finish_unheard(pool, node, task, attempt)
+        else:
+            pool.batch.orders.append(start_order(node, attempt))
+
+
+def start_order(node: Node, attempt: AttemptRow) -> StartOrder:
+    return StartOrder(
+        node=node.row.id,
+        job=attempt.job,
+        task=attempt.task,
+        index=attempt.index,
+        number=attempt.number,
+        devices=attempt.devices,
+    )
+
+
+def stop_order(node: Node, attempt: AttemptRow, grace_ms: int) -> StopOrder:
+    key = (attempt.job, attempt.task, attempt.index, attempt.number)
+    reason = attempt.stop or Reason.CANCELLED.value
+    return StopOrder(node=node.row.id, attempt=attempt_id(key), reason=reason, grace_ms=grace_ms)
+
+
+def leave(pool: PoolState, node_id: str) -> None:
+    """A node's link has closed: nothing new goes there, and its silence counts."""
+    node = pool.nodes.get(node_id)
+    if node is not None and node.connected:
+        node.connected = False
+        pool.node_refreshed(node)
+
+
+def hear(pool: PoolState, node_id: str, now_ms: int) -> None:
+    """A heartbeat: memory only."""
+    node = pool.nodes.get(node_id)
+    if node is not None:
+        node.heard_at = now_ms
+
+
+def look(pool: PoolState, looked_at_ms: int) -> None:
+    """Declare lost what has been silent too long. ``looked_at_ms`` is when this was last done."""
+    late = pool.now_ms - looked_at_ms - TICK_MS
+    for node in pool.nodes.values():
+        if late > PAUSE_MS:
+            node.heard_at += late
+        if node.row.state == READY and pool.now_ms - node.heard_at >= LOST_AFTER_MS:
+            _node_lost(pool, node)
+
+
+def _node_lost(pool: PoolState, node: Node) -> None:
+    node.row.state = NODE_LOST
+    pool.node_refreshed(node)
+    pool.node_changed(node)
+    silent_s = (pool.now_ms - node.heard_at) // 1000
+    pool.event("node.lost", None, node=node.row.id, name=node.row.name, silent_s=silent_s)
+    message = f"node {node.row.name} has been silent for {silent_s} s"
+    _lose_all(pool, node, Reason.NODE_LOST, message)
+
+
+def _lose_all(pool: PoolState, node: Node, reason: Reason, message: str) -> None:
+    for attempt in list(node.attempts.values()):
+        task = pool.jobs[attempt.job].tasks[attempt.task]
+        # Under stop and wait nothing may start elsewhere as long as the old one may live:
+        # such attempts stay until the node is back.
+        if reason == Reason.SUPERVISION_LOST or task.spec.on_disconnect == "keep":
+            lose(pool, node, task, attempt, reason, message)

@@ -1,0 +1,1 @@
+"""Which element comes next: the tree of queues, the order within one, limits, expected lengths."""

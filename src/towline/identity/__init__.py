@@ -1,0 +1,1 @@
+"""Who is who between machines: certificates, join links, API tokens and roles."""

@@ -1,0 +1,1 @@
+"""Registries asked by ourselves, where that is quicker than by skopeo."""

@@ -1,0 +1,314 @@
+"""The only place that builds the object graph: ``python -m towline.launch server|agent --home HOME``.
+
+Modules are imported where they are needed: what a process does first is done before the rest is
+loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from towline.build import build
+from towline.errors import RequestError, TowlineError
+
+if TYPE_CHECKING:
+    import socket
+
+    from litestar.types import ASGIApp
+
+    from towline.model.job import JobSpec
+    from towline.runtime.policy import Policy
+    from towline.server.access.cluster import Access
+    from towline.server.metrics import Metrics
+    from towline.server.process.local import Remote
+    from towline.server.process.node import AgentProcess
+    from towline.server.settings import Settings
+    from towline.server.vault import Vault
+    from towline.server.vault.logins import Logins
+    from towline.server.vault.secrets import Secrets
+    from towline.store.port import Store
+
+LEASE_PATIENCE_S = 30.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of Towline's processes until it ends; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m towline.launch", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    server = commands.add_parser("server", help="the local server of a home")
+    server.add_argument("--home", type=Path, required=True)
+    server.add_argument("--config", type=Path, help="its settings, in place of HOME/server.toml")
+    server.add_argument("--listen", help="HOST:PORT where other machines reach it")
+    server.add_argument("--without-agent", action="store_true", help="do not start this machine's agent")
+    agent = commands.add_parser("agent", help="the agent of a home's node")
+    agent.add_argument("--home", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.command == "agent":
+            return run_agent(arguments.home.resolve())
+        return run_server(
+            arguments.home.resolve(),
+            with_agent=not arguments.without_agent,
+            config=arguments.config,
+            listen=arguments.listen,
+        )
+    except TowlineError as error:
+        _Errors().write(f"tow {arguments.command}: {error}\n")
+        return 2 if isinstance(error, RequestError) else 1
+    except OSError as error:
+        import traceback
+
+        # Such as a full disk while it starts. The starter shows the end of what is said here.
+        _Errors().write(f"{traceback.format_exc()}tow {arguments.command}: {error}\n")
+        return 1
+
+
+class _Errors(io.TextIOBase):
+    """Standard error, which is a file in the home: where its disk is full, lines are left out, and
+    whoever logs goes on. Unbuffered, so that nothing waits to fail later."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode(errors="backslashreplace"))
+        return len(text)
+
+
+def set_up_logging() -> None:
+    """Structured lines to stderr, which the starter has redirected into the process's log file."""
+    import structlog
+
+    errors = _Errors()
+    logging.basicConfig(stream=errors, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _render,
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=errors),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _render(_: Any, __: str, entry: MutableMapping[str, Any]) -> str:
+    """``TIME level event key=value …``, and below it the traceback where there is one."""
+    head = f"{entry.pop('timestamp')} {entry.pop('level'):7} {entry.pop('event')}"
+    stack = entry.pop("exception", None)
+    line = " ".join([head, *(f"{name}={value!r}" for name, value in entry.items())])
+    return line if stack is None else f"{line}\n{stack}"
+
+
+# --- the server ---------------------------------------------------------------------------------------
+def run_server(home: Path, *, with_agent: bool, config: Path | None = None, listen: str | None = None) -> int:
+    """The server of ``home``, until it is stopped or, where nobody else reaches it, idle."""
+    from towline.server.settings import read_settings
+
+    build()  # taken now: the source may change while this server runs
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings = read_settings(home, os.environ, {"listen": listen}, file=config)
+    return _run(_serve(settings, with_agent=with_agent))
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+async def _serve(settings: Settings, *, with_agent: bool) -> int:
+    """First the lease, the socket and the agent, so that others can get ready beside us; then the rest."""
+    from towline.coordination.filelock import FileLease
+    from towline.server.process.home import SOCKET, bind_socket, lease_path, wait_for_lease
+    from towline.server.process.node import AgentProcess
+
+    lease = FileLease(lease_path(settings.home))
+    await wait_for_lease(lease, LEASE_PATIENCE_S)
+    listener = bind_socket(settings.home / SOCKET)
+    agent = AgentProcess(settings.home) if with_agent else None
+    if agent is not None:
+        agent.ensure()
+    set_up_logging()
+    try:
+        await _build_and_run(settings, listener, agent)
+    finally:
+        lease.release()
+    return 0
+
+
+async def _build_and_run(settings: Settings, listener: socket.socket, agent: AgentProcess | None) -> None:
+    from towline.server.access.audit import Audit
+    from towline.server.access.auditing import audited
+    from towline.server.api.app import local_app, make_app
+    from towline.server.api.service import Service
+    from towline.server.events import Feed
+    from towline.server.facts import NAMESPACE, Facts
+    from towline.server.gateway import Gateway
+    from towline.server.intake import Intake
+    from towline.server.leader import InHand, Leader, in_hand_path
+    from towline.server.leader.clock import Clock
+    from towline.server.leader.rules import rules_maker
+    from towline.server.process.local import LocalServer
+    from towline.store.sqlite import SqliteStore
+
+    store = SqliteStore(settings.home / "state.db")
+    await store.open()
+    in_hand = InHand(in_hand_path(settings.home))
+    feed = Feed(settings.pool, store, settings.event_tail)
+    vault, logins, secrets = await _vault(store, settings.home)
+    access = await _access(settings, store, vault)
+    gateway = Gateway(feed, settings.read_log_timeout_s, logins.login_for, secrets.values_for)
+    rules = rules_maker(*settings.rules)
+    metrics = _metrics(settings)
+    audience = gateway if metrics is None else metrics.between(gateway)
+    leader = Leader(store, Clock(), settings, in_hand, audience, rules, metrics)
+    gateway.attach(leader)
+    server = LocalServer(settings, store, leader, gateway)
+    service = Service(
+        settings=settings,
+        store=store,
+        leader=leader,
+        gateway=gateway,
+        feed=feed,
+        facts=Facts(store, NAMESPACE),
+        intake=Intake(
+            store,
+            leader,
+            NAMESPACE,
+            settings.pool,
+            partial(_mount_roots, settings.home),
+            partial(_policy, settings.home),
+            secrets.check,
+            _check(leader, alone=agent is not None and access is None, cluster=access is not None),
+        ),
+        vault=vault,
+        logins=logins,
+        secrets=secrets,
+        stop=server.stop,
+        access=access,
+        metrics=metrics,
+    )
+    if metrics is not None:
+        metrics.watch(leader.opinion, lambda: leader.term, lambda: gateway.open_links)
+    app = make_app(service)
+    if access is not None:
+        app = audited(app, Audit(store))
+    await server.run(local_app(app), listener, agent, _remote(settings, app, access))
+    in_hand.close()
+
+
+async def _vault(store: Store, home: Path) -> tuple[Vault, Logins, Secrets]:
+    """What is kept encrypted, with what of it is held in memory."""
+    from towline.server.facts import NAMESPACE
+    from towline.server.vault import KEY_FILE, Vault
+    from towline.server.vault.logins import Logins
+    from towline.server.vault.secrets import Secrets
+
+    vault = Vault(store, home / KEY_FILE)
+    logins, secrets = Logins(vault, NAMESPACE), Secrets(vault, NAMESPACE)
+    await logins.load()
+    await secrets.load()
+    return vault, logins, secrets
+
+
+def _metrics(settings: Settings) -> Metrics | None:
+    """Of a server that others reach."""
+    if not settings.listen:
+        return None
+    from towline.server.metrics import Metrics
+
+    return Metrics(settings.pool)
+
+
+async def _access(settings: Settings, store: Store, vault: Vault) -> Access | None:
+    """What a server that others reach has beyond one of a single machine."""
+    if not settings.listen:
+        return None
+    from towline.server.access.cluster import open_access
+
+    return await open_access(store, vault)
+
+
+def _remote(settings: Settings, app: ASGIApp, access: Access | None) -> Remote | None:
+    """The door for other machines: TLS with a certificate of the cluster's authority, and the guard."""
+    if access is None:
+        return None
+    from towline.identity.tls import server_context, use
+    from towline.server.access.authority import own_names
+    from towline.server.access.guard import remote_door
+    from towline.server.facts import NAMESPACE
+    from towline.server.process.home import bind_port
+    from towline.server.process.local import Remote
+    from towline.server.settings import host_and_port
+
+    host, port = host_and_port(settings.listen, "listen")
+    listener = bind_port(host, port)
+    reached = [settings.reached_at()[0]] if settings.address else []
+    names = own_names(host, [*reached, *settings.names])
+    tls = server_context(access.authority.server(names), access.authority.certificate)
+    door = remote_door(app, access.tokens, access.enrolments, NAMESPACE)
+    return Remote(door, listener, tls, lambda: use(tls, access.authority.server(names)))
+
+
+def _check(leader: Any, *, alone: bool, cluster: bool) -> Callable[[JobSpec], Awaitable[None]] | None:
+    """What a job is asked besides being valid: by the server of a machine that is the only node, and by
+    one of several."""
+    if alone:
+        from towline.server.leader.only import OnlyNode
+
+        return OnlyNode(leader).check
+    if cluster:
+        from towline.server.leader.together import check_together
+
+        return check_together
+    return None
+
+
+def _mount_roots(home: Path) -> Sequence[str]:
+    """What the home's agent allows, as it would read it now."""
+    from towline.agent.settings import read_settings
+
+    return read_settings(home, os.environ).allowed_mounts
+
+
+def _policy(home: Path) -> Policy:
+    """What the home's agent allows tasks, as it would read it now."""
+    from towline.agent.settings import read_settings
+
+    return read_settings(home, os.environ).policy
+
+
+# --- the agent ----------------------------------------------------------------------------------------
+def run_agent(home: Path) -> int:
+    """The agent of ``home``, until it is of no use; see agent/main.py. With a join link in TOWLINE_JOIN
+    the machine becomes a node of that cluster first."""
+    from towline.agent import main as agent
+    from towline.agent.settings import read_settings
+
+    link = os.environ.pop("TOWLINE_JOIN", "")
+    settings = read_settings(home, os.environ)
+    if link:
+        from towline.agent.cluster.membership import join
+        from towline.identity.joining import parse_join
+
+        settings.node_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        node = agent.node_id(settings.node_dir / "id")
+        join(settings.membership_dir, parse_join(link), node, settings.name)
+        settings = read_settings(home, os.environ)
+    set_up_logging()
+    return _run(agent.run_agent(settings, os.environ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the standard library does not give of Linux to whoever runs containers."""

@@ -1,0 +1,1 @@
+"""The ``oci`` runtime: containers through crun or runc, called directly."""

@@ -1,0 +1,117 @@
+"""Nodes that may open a link: enrolled with a join token, renewed with the certificate they have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, structs
+
+from towline.errors import Conflict, Forbidden, NotFound, RequestError
+from towline.server.access.tokens import Tokens, now_ms
+from towline.store.access import EnrolmentRow
+from towline.store.port import Store
+
+if TYPE_CHECKING:
+    from towline.server.access.authority import Authority  # loads X.509, which one machine alone needs not
+
+_NODE = re.compile(r"node-[0-9a-f]{16}\Z")
+MAX_NAME = 253
+
+
+class Enrolled(Struct, frozen=True, kw_only=True):
+    """A node's certificate and that of its authority, PEM; ``expires_at`` is unix ms."""
+
+    certificate: bytes
+    authority: bytes
+    expires_at: int
+
+
+class Enrolments:
+    """All enrolments are held in memory: a link costs no read of the store."""
+
+    def __init__(
+        self, store: Store, authority: Authority, tokens: Tokens, clock_ms: Callable[[], int] = now_ms
+    ) -> None:
+        self._store = store
+        self._authority = authority
+        self._tokens = tokens
+        self._clock_ms = clock_ms
+        self._rows: dict[str, EnrolmentRow] = {}
+
+    async def load(self) -> None:
+        self._rows = {row.node: row for row in await self._store.enrolment_list()}
+
+    async def enrol(self, token: str, node: str, name: str, request: bytes) -> Enrolled:
+        """Give a machine its first certificate. Raises Forbidden for a token that is worth nothing,
+        RequestError where something else is wrong; the token is not used up then."""
+        if not self._tokens.opens_join(token):
+            raise _worthless()
+        if not _NODE.match(node):
+            raise RequestError(f"node is {node[:100]!r}: it is node- and 16 hexadecimal digits")
+        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise RequestError(f"name is {name[:100]!r}: give 1 to {MAX_NAME} printable characters")
+        at = self._clock_ms()  # not after the certificate's own time: see ``admits``
+        certificate, expires_at = self._authority.node(request, node)
+        self._must_be_new(node)
+        if not await self._tokens.use_join(token):
+            raise _worthless()
+        self._must_be_new(node)  # another link may have enrolled it at the same moment
+        row = EnrolmentRow(node=node, name=name, enrolled_at=at, expires_at=expires_at)
+        return await self._keep(row, certificate)
+
+    def _must_be_new(self, node: str) -> None:
+        if node in self._rows:
+            raise Conflict(
+                f"Node {node} is enrolled already: where its certificate is lost, run "
+                f"`tow node forget {node}` first."
+            )
+
+    async def renew(self, node: str, request: bytes) -> Enrolled:
+        """Give an enrolled node its next certificate. Raises NotFound, RequestError."""
+        row = self._rows.get(node)
+        if row is None:
+            raise NotFound(f"Node {node} is not enrolled.")
+        at = min(row.enrolled_at, self._clock_ms())  # this machine's clock may have been set back
+        certificate, expires_at = self._authority.node(request, node)
+        return await self._keep(structs.replace(row, enrolled_at=at, expires_at=expires_at), certificate)
+
+    async def _keep(self, row: EnrolmentRow, certificate: bytes) -> Enrolled:
+        """First in memory: where the node is forgotten meanwhile, that has the last word in both."""
+        is_new = row.node not in self._rows
+        self._rows[row.node] = row
+        try:
+            await self._store.enrolment_put(row)
+        except BaseException:
+            if is_new:
+                self._rows.pop(row.node, None)
+            raise
+        return Enrolled(
+            certificate=certificate, authority=self._authority.certificate, expires_at=row.expires_at
+        )
+
+    def admits(self, node: str, issued_at_ms: int) -> bool:
+        """Whether a node that shows a certificate of the authority, made at this time, is a member: one of
+        before it was forgotten and has enrolled again opens nothing."""
+        row = self._rows.get(node)
+        return row is not None and issued_at_ms >= row.enrolled_at // 1000 * 1000
+
+    def find(self, name: str) -> str | None:
+        """The id of the enrolled node of this id or name; None where there is none, or several."""
+        if name in self._rows:
+            return name
+        found = [row.node for row in self._rows.values() if row.name == name]
+        return found[0] if len(found) == 1 else None
+
+    async def forget(self, node: str) -> bool:
+        """Its certificate is worth nothing from now on. False where it was not enrolled."""
+        self._rows.pop(node, None)
+        return await self._store.enrolment_delete(node)
+
+
+def _worthless() -> Forbidden:
+    return Forbidden(
+        "The join token is unknown, was used, or has expired: make another one with "
+        "`tow token create --join`."
+    )

@@ -1,0 +1,90 @@
+"""The two doors of a server, and the guard of its routes.
+
+Whoever comes through the Unix socket is its owner and may do all. Whoever comes over the network is
+who its token or its certificate says, or nobody; each route says in rules.py whom it wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from towline.errors import Forbidden, Unauthenticated
+from towline.identity.roles import EVERYWHERE, LOCAL, Principal
+from towline.server.access.enrolments import Enrolments
+from towline.server.access.rules import NODE, PUBLIC, WEBSOCKET, rule_of
+from towline.server.access.tokens import Tokens
+from towline.server.process.http import CERTIFICATE
+
+PRINCIPAL = "towline_principal"
+_BEARER = "bearer "
+
+
+def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal | None:
+    """Who has asked; None: nobody that is known."""
+    return connection.scope["state"].get(PRINCIPAL)
+
+
+def local_door(app: ASGIApp) -> ASGIApp:
+    """Everybody is the owner of the socket."""
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"][PRINCIPAL] = LOCAL
+        await app(scope, receive, send)
+
+    return door
+
+
+def remote_door(app: ASGIApp, tokens: Tokens, enrolments: Enrolments, namespace: str) -> ASGIApp:
+    """Tells who comes, without refusing anybody: that is the guard's."""
+    identify = _identify(tokens, enrolments, namespace)
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"][PRINCIPAL] = identify(scope)
+        await app(scope, receive, send)
+
+    return door
+
+
+def _identify(tokens: Tokens, enrolments: Enrolments, namespace: str) -> Callable[[Scope], Principal | None]:
+    def identify(scope: Scope) -> Principal | None:
+        shown = scope["state"].get(CERTIFICATE)
+        if shown is not None:
+            from towline.identity.certificates import issued_at_ms, subject_of
+
+            node = subject_of(shown)
+            if not enrolments.admits(node, issued_at_ms(shown)):
+                return None
+            return Principal(name=f"node {node}", role=None, namespace=EVERYWHERE, node=node)
+        text = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        if text[: len(_BEARER)].lower() != _BEARER:
+            return None
+        found = tokens.principal(text[len(_BEARER) :].strip())
+        # There is one namespace yet: a token of another one opens nothing.
+        return found if found is not None and found.namespace in (EVERYWHERE, namespace) else None
+
+    return identify
+
+
+def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Litestar's guard of all routes. Raises Unauthenticated or Forbidden."""
+    scope = cast("dict[str, Any]", connection.scope)
+    method = scope.get("method", WEBSOCKET)
+    rule = rule_of(method, scope["path_template"])
+    who = principal_of(connection)
+    if rule is PUBLIC or who is LOCAL:
+        return
+    if who is None:
+        raise Unauthenticated(
+            "Show a token: `Authorization: Bearer tow_…`. An admin makes one with `tow token create`."
+        )
+    if rule is NODE:
+        if who.node is None:
+            raise Forbidden("Only an enrolled node may ask this, with its certificate.")
+    elif not who.may(rule):
+        mine = "a node" if who.role is None else who.role.word
+        raise Forbidden(f"{method} {scope['path']} asks for the role {rule.word}; {who.name} has {mine}.")

@@ -1,0 +1,108 @@
+"""API tokens and join tokens of a cluster: made, listed, taken back; and whose a shown one is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from towline.errors import NotFound, RequestError
+from towline.identity import tokens
+from towline.identity.roles import EVERYWHERE, WORDS, Principal
+from towline.store.access import TokenRow
+from towline.store.port import Store
+
+API, JOIN = "api", "join"
+MAX_NAME = 100
+LONGEST_JOIN_MS = 24 * 3600 * 1000
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Tokens:
+    """All tokens are held in memory, as digests: a request costs no read of the store."""
+
+    def __init__(self, store: Store, clock_ms: Callable[[], int] = now_ms) -> None:
+        self._store = store
+        self._clock_ms = clock_ms
+        self._rows: dict[str, TokenRow] = {}
+
+    async def load(self) -> None:
+        self._rows = {row.id: row for row in await self._store.token_list()}
+
+    async def create(
+        self, name: str, role: str, namespace: str, lifetime_ms: int | None
+    ) -> tuple[TokenRow, str]:
+        """A new API token, and its text, which nobody can show again. Raises RequestError."""
+        if role not in WORDS:
+            raise RequestError(f"role is {role!r}: the roles are {', '.join(WORDS)}")
+        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise RequestError(f"name is {name!r}: give 1 to {MAX_NAME} printable characters")
+        if any(row.name == name and row.kind == API for row in self._rows.values()):
+            raise RequestError(f"there is a token named {name} already: take another name, or remove it")
+        return await self._keep(API, name, role, namespace, lifetime_ms)
+
+    async def create_join(self, lifetime_ms: int) -> tuple[TokenRow, str]:
+        """A token that enrols one node once. Raises RequestError."""
+        if not 0 < lifetime_ms <= LONGEST_JOIN_MS:
+            raise RequestError("the lifetime of a join token is above 0 and at most 24h")
+        return await self._keep(JOIN, "", "", EVERYWHERE, lifetime_ms)
+
+    async def _keep(
+        self, kind: str, name: str, role: str, namespace: str, lifetime_ms: int | None
+    ) -> tuple[TokenRow, str]:
+        made, at = tokens.mint(), self._clock_ms()
+        row = TokenRow(
+            id=made.id,
+            kind=kind,
+            name=name,
+            role=role,
+            namespace=namespace,
+            digest=made.digest,
+            created_at=at,
+            expires_at=None if lifetime_ms is None else at + lifetime_ms,
+        )
+        await self._store.token_put(row)
+        self._rows[row.id] = row
+        return row, made.text
+
+    def list(self) -> list[TokenRow]:
+        """API tokens in order of their names, expired ones too."""
+        return sorted((row for row in self._rows.values() if row.kind == API), key=lambda row: row.name)
+
+    async def delete(self, which: str) -> TokenRow:
+        """Take back the token of this name or id: it is worth nothing from now on. Raises NotFound."""
+        for row in self._rows.values():
+            if row.kind == API and which in (row.name, row.id):
+                await self._store.token_delete(row.id)
+                del self._rows[row.id]
+                return row
+        raise NotFound(f"There is no token {which!r}: tow token ls shows all.")
+
+    def principal(self, text: str) -> Principal | None:
+        """Whose API token this is; None where it is none, or has expired."""
+        row = self._genuine(text, API)
+        if row is None:
+            return None
+        return Principal(name=f"token {row.name}", role=WORDS[row.role], namespace=row.namespace)
+
+    def opens_join(self, text: str) -> bool:
+        """Whether a join token is still worth something."""
+        return self._genuine(text, JOIN) is not None
+
+    async def use_join(self, text: str) -> bool:
+        """Use up a join token. False where it is none, was used, or has expired."""
+        row = self._genuine(text, JOIN)
+        if row is None:
+            return False
+        del self._rows[row.id]
+        return await self._store.token_use(row.id, self._clock_ms())
+
+    def _genuine(self, text: str, kind: str) -> TokenRow | None:
+        row = self._rows.get(tokens.id_of(text) or "")
+        if row is None or row.kind != kind or row.used_at is not None:
+            return None
+        if row.expires_at is not None and row.expires_at <= self._clock_ms():
+            return None
+        return row if tokens.is_genuine(text, row.digest) else None

@@ -1,0 +1,140 @@
+"""Tokens and the audit: of servers of a cluster only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from litestar import Request, Router, delete, get, post
+from litestar.params import FromPath, FromQuery, QueryParameter
+from msgspec import Struct
+
+from towline.errors import Forbidden, RequestError
+from towline.identity.joining import JoinLink
+from towline.model import units
+from towline.model.access_views import AuditEntryView, AuditView, JoinView, TokenList, TokenView, WhoView
+from towline.model.units import rfc3339
+from towline.server.access.guard import principal_of
+from towline.server.api.cluster.enrolment import access_of
+from towline.server.api.queues import decoded
+from towline.server.api.service import service_of
+from towline.server.facts import NAMESPACE
+from towline.store.access import TokenRow
+
+if TYPE_CHECKING:
+    pass
+
+AnyRequest = Request[Any, Any, Any]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
+JOIN_LIFETIME = "1h"
+PEM = "application/x-pem-file"
+
+
+class TokenBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    """``lifetime`` is a duration as in a job file; None: until the token is taken back."""
+
+    name: str
+    role: str
+    lifetime: str | None = None
+
+
+class JoinBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    lifetime: str = JOIN_LIFETIME
+    address: str | None = None
+    """HOST or HOST:PORT as nodes reach this server; None: as it is configured."""
+
+
+@get("/v1/whoami")
+async def whoami(request: AnyRequest) -> WhoView:
+    who = principal_of(request)
+    if who is None or who.role is None:
+        raise Forbidden("A node has no role.")
+    return WhoView(name=who.name, role=who.role.word, namespace=who.namespace)
+
+
+# --- tokens -------------------------------------------------------------------------------------------
+@get("/v1/tokens")
+async def list_tokens(request: AnyRequest) -> TokenList:
+    return TokenList(tokens=[_view(row) for row in access_of(service_of(request)).tokens.list()])
+
+
+@post("/v1/tokens", status_code=201)
+async def create_token(request: AnyRequest) -> TokenView:
+    body = await decoded(request, TokenBody)
+    tokens = access_of(service_of(request)).tokens
+    lifetime_ms = None if body.lifetime is None else _duration(body.lifetime)
+    row, text = await tokens.create(body.name, body.role, NAMESPACE, lifetime_ms)
+    return _view(row, text)
+
+
+@post("/v1/tokens/join", status_code=201)
+async def create_join(request: AnyRequest) -> JoinView:
+    """A join link with a token of its own: one node, once."""
+    body = await decoded(request, JoinBody)
+    service = service_of(request)
+    access = access_of(service)
+    host, port = service.settings.reached_at(body.address)
+    row, text = await access.tokens.create_join(_duration(body.lifetime))
+    link = JoinLink(host=host, port=port, token=text, ca=access.authority.fingerprint)
+    assert row.expires_at is not None
+    return JoinView(link=str(link), expires_at=rfc3339(row.expires_at))
+
+
+@delete("/v1/tokens/{token:str}", status_code=200)
+async def delete_token(request: AnyRequest, token: FromPath[str]) -> TokenView:
+    return _view(await access_of(service_of(request)).tokens.delete(token))
+
+
+# --- the audit ----------------------------------------------------------------------------------------
+@get("/v1/audit")
+async def list_audit(
+    request: AnyRequest, limit: Limit = 100, before: FromQuery[int | None] = None
+) -> AuditView:
+    """Newest first; ``before`` is the ``seq`` of the last one seen."""
+    service = service_of(request)
+    access_of(service)
+    rows = await service.store.audit_list(before, limit + 1)
+    shown = [
+        AuditEntryView(
+            seq=row.seq,
+            at=rfc3339(row.at),
+            who=row.who,
+            action=row.action,
+            target=row.target,
+            status=row.status,
+            source=row.source,
+        )
+        for row in rows[:limit]
+    ]
+    return AuditView(entries=shown, next_before=shown[-1].seq if len(rows) > limit else None)
+
+
+def _duration(text: str) -> int:
+    try:
+        return units.parse_duration(text)
+    except ValueError as error:
+        raise RequestError(f"lifetime is {text!r}, but {error}") from None
+
+
+def _view(row: TokenRow, text: str | None = None) -> TokenView:
+    return TokenView(
+        id=row.id,
+        name=row.name,
+        role=row.role,
+        namespace=row.namespace,
+        created_at=rfc3339(row.created_at),
+        expires_at=None if row.expires_at is None else rfc3339(row.expires_at),
+        token=text,
+    )
+
+
+access_router = Router(
+    "/",
+    route_handlers=[
+        whoami,
+        list_tokens,
+        create_token,
+        create_join,
+        delete_token,
+        list_audit,
+    ],
+)

@@ -1,0 +1,68 @@
+"""How machines become nodes of a cluster: the authority's certificate, enrolment and renewal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from litestar import Request, Response, Router, get, post
+from msgspec import Struct
+
+from towline.errors import Forbidden, RequestError
+from towline.server.access.enrolments import Enrolled
+from towline.server.access.guard import principal_of
+from towline.server.api.queues import decoded
+from towline.server.api.service import Service, service_of
+
+if TYPE_CHECKING:
+    from towline.server.access.cluster import Access
+
+AnyRequest = Request[Any, Any, Any]
+PEM = "application/x-pem-file"
+MOST_OF_AN_ENROLMENT = 64 * 1024
+"""Bytes that are read from whoever reaches the port."""
+
+
+class EnrolBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    token: str
+    node: str
+    name: str
+    request: bytes
+
+
+class RenewBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    request: bytes
+
+
+def access_of(service: Service) -> Access:
+    """Raises RequestError for a server of one machine."""
+    if service.access is None:
+        raise RequestError(
+            "This server serves its own machine only, and whoever owns it may do everything: "
+            "`tow server` starts one that others can reach."
+        )
+    return service.access
+
+
+@get("/v1/authority")
+async def show_authority(request: AnyRequest) -> Response[bytes]:
+    """The certificate of the cluster's authority; whoever asks compares its fingerprint."""
+    return Response(access_of(service_of(request)).authority.certificate, media_type=PEM)
+
+
+@post("/v1/enrol", status_code=200, request_max_body_size=MOST_OF_AN_ENROLMENT)
+async def enrol(request: AnyRequest) -> Enrolled:
+    body = await decoded(request, EnrolBody)
+    enrolments = access_of(service_of(request)).enrolments
+    return await enrolments.enrol(body.token, body.node, body.name, body.request)
+
+
+@post("/v1/agent/renew", status_code=200)
+async def renew(request: AnyRequest) -> Enrolled:
+    body = await decoded(request, RenewBody)
+    who = principal_of(request)
+    if who is None or who.node is None:
+        raise Forbidden("Only an enrolled node may ask this, with its certificate.")
+    return await access_of(service_of(request)).enrolments.renew(who.node, body.request)
+
+
+enrolment_router = Router("/", route_handlers=[show_authority, enrol, renew])

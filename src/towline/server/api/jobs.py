@@ -1,0 +1,242 @@
+"""``/v1/jobs``: submit, look at, wait for, cancel, retry and explain."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, Router, get, post
+from litestar.params import FromPath, FromQuery, QueryParameter
+from msgspec import Struct
+
+from towline.core.commands import Cancel
+from towline.core.rows import JobRow
+from towline.errors import NotFound, RequestError
+from towline.model.document import to_document
+from towline.model.states import ENDED, JobState
+from towline.model.views import ElementView, JobView, RetryView, TaskView, WhyView
+from towline.server.api.service import Service, service_of
+from towline.server.events import MAX_DIGITS
+from towline.server.facts import NAMESPACE, has_ended
+from towline.server.intake import MAX_KEY_LENGTH
+from towline.server.pulls import add_pulls, explain_pulls
+
+AnyRequest = Request[Any, Any, Any]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
+ElementLimit = Annotated[int, QueryParameter(ge=1, le=10_000)]
+ElementBudget = Annotated[int, QueryParameter(ge=0, le=10_000)]
+StateFilter = Annotated[str | None, QueryParameter(name="state")]
+Seconds = Annotated[float, QueryParameter(ge=0, le=600)]
+
+
+RETRIED_SHOWN = 1_000
+
+
+class JobPage(Struct, kw_only=True):
+    jobs: list[JobView]
+    next_cursor: str | None
+
+
+class CancelBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    task: str | None = None
+    index: int | None = None
+    kill: bool = False
+
+
+class ElementName(Struct, kw_only=True, forbid_unknown_fields=True):
+    task: str
+    index: int | None = None
+
+
+class RetryBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    elements: list[ElementName] = []
+    failed: bool = False
+
+
+@post("/")
+async def submit(request: AnyRequest) -> Response[JobView]:
+    service = service_of(request)
+    body = await request.body()
+    job, new = await service.intake.submit(body, request.headers.get("idempotency-key"))
+    view = await service.facts.job(await service.facts.find(job), 0)
+    return Response(view, status_code=201 if new else 200)
+
+
+@get("/")
+async def list_jobs(
+    request: AnyRequest, limit: Limit = 50, cursor: FromQuery[str | None] = None, in_state: StateFilter = None
+) -> JobPage:
+    service = service_of(request)
+    states = in_state.split(",") if in_state else []
+    for unknown in set(states) - set(JobState):
+        raise RequestError(f"There is no state {unknown!r}: the states of jobs are {', '.join(JobState)}.")
+    if cursor is not None and not (cursor.isdecimal() and len(cursor) <= MAX_DIGITS):
+        raise RequestError(f"{cursor!r} is no cursor of jobs: leave it out to start at the newest.")
+    before = int(cursor) if cursor is not None else None
+    rows = await service.store.jobs(NAMESPACE, before, limit + 1, states)
+    shown = rows[:limit]
+    told = service.gateway.pulls()
+    views = [
+        add_pulls(await service.facts.summary(row), told, await _task_names(service, row)) for row in shown
+    ]
+    return JobPage(jobs=views, next_cursor=str(shown[-1].seq) if len(rows) > limit else None)
+
+
+@get("/{job:str}")
+async def show(request: AnyRequest, job: FromPath[str], elements: ElementBudget = 1000) -> JobView:
+    service = service_of(request)
+    row = await service.facts.find(job)
+    view = await service.facts.job(row, elements)
+    return add_pulls(view, service.gateway.pulls(), await _task_names(service, row))
+
+
+async def _task_names(service: Service, row: JobRow) -> list[str]:
+    return list((await service.facts.spec(row.id)).spec.tasks)
+
+
+@get("/{job:str}/spec")
+async def show_spec(request: AnyRequest, job: FromPath[str]) -> dict[str, Any]:
+    """The job file as it was taken: parameters filled in, sources of mounts absolute."""
+    facts = service_of(request).facts
+    row = await facts.find(job)
+    return to_document((await facts.spec(row.id)).spec)
+
+
+@get("/{job:str}/tasks/{task:str}")
+async def show_task(
+    request: AnyRequest,
+    job: FromPath[str],
+    task: FromPath[str],
+    cursor: FromQuery[str | None] = None,
+    limit: ElementLimit = 1000,
+    in_state: StateFilter = None,
+) -> TaskView:
+    facts = service_of(request).facts
+    return await facts.page(await facts.find(job), task, cursor, limit, in_state)
+
+
+@get("/{job:str}/wait")
+async def wait(request: AnyRequest, job: FromPath[str], timeout_s: Seconds = 30.0) -> JobView:
+    service = service_of(request)
+    row = await service.facts.find(job)
+    await until_ended(service, row, timeout_s)
+    return await service.facts.job(await service.facts.find(row.id), 0)
+
+
+async def until_ended(service: Service, row: JobRow, timeout_s: float) -> None:
+    """Return when the job has ended, at the latest after ``timeout_s``."""
+    reader = service.feed.subscribe(row.id)
+    try:
+        # Looked at again after subscribing: an end in between would be told to nobody.
+        if has_ended(await service.facts.find(row.id)):
+            return
+        async with asyncio.timeout(timeout_s):
+            while not reader.ended:
+                await reader.woken.wait()
+                reader.take()
+                if reader.overflow:
+                    return
+    except TimeoutError:
+        return
+    finally:
+        service.feed.unsubscribe(reader)
+
+
+@post("/{job:str}/cancel", status_code=200)
+async def cancel(request: AnyRequest, job: FromPath[str]) -> JobView:
+    service = service_of(request)
+    try:
+        body = msgspec.json.decode(await request.body() or b"{}", type=CancelBody)
+    except msgspec.MsgspecError as error:
+        raise RequestError(f"the request's body does not fit: {error}") from None
+    if body.index is not None and body.task is None:
+        raise RequestError("index is given without task: say which task's element is meant.")
+    row = await service.facts.find(job)
+    if not has_ended(row) or row.state == JobState.QUARANTINED:
+        command = Cancel(job=row.id, task=body.task, index=body.index, kill=body.kill)
+        try:
+            await service.leader.ask(command)
+        except NotFound:
+            # It may have ended since it was looked up: then there is nothing left to cancel.
+            if not has_ended(await service.facts.find(row.id)):
+                raise
+    return await service.facts.job(await service.facts.find(row.id), 0)
+
+
+@post("/{job:str}/retry", status_code=200)
+async def retry(request: AnyRequest, job: FromPath[str]) -> RetryView:
+    service = service_of(request)
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
+        raise RequestError(f"Idempotency-Key is 1 to {MAX_KEY_LENGTH} characters long.")
+    try:
+        body = msgspec.json.decode(await request.body() or b"{}", type=RetryBody)
+    except msgspec.MsgspecError as error:
+        raise RequestError(f"the request's body does not fit: {error}") from None
+    row = await service.facts.find(job)
+    cursor = service.feed.cursor((await service.store.counters(service.settings.pool))[1])
+    named = tuple((element.task, element.index) for element in body.elements)
+    names = await service.retrier.retry(row, named, body.failed, key)
+    view = await service.facts.job(await service.facts.find(row.id), 0)
+    return RetryView(job=view, retried=list(names[:RETRIED_SHOWN]), ranges=len(names), cursor=cursor)
+
+
+@get("/{job:str}/why")
+async def why(
+    request: AnyRequest,
+    job: FromPath[str],
+    task: FromQuery[str | None] = None,
+    index: FromQuery[int | None] = None,
+) -> WhyView:
+    service = service_of(request)
+    row = await service.facts.find(job)
+    if row.state == JobState.RUNNING:
+        try:
+            view = service.leader.opinion(lambda pool: pool.explain(row.id, task, index))
+            if task is not None and view.state in ENDED:
+                ended = await explain_ended(service, row, task, index)
+                if ended.state == view.state:
+                    return ended
+            return explain_pulls(view, service.gateway.pulls(), await _task_names(service, row))
+        except NotFound:
+            row = await service.facts.find(row.id)
+            if row.state == JobState.RUNNING:
+                raise
+    return await explain_ended(service, row, task, index)
+
+
+async def explain_ended(service: Service, row: JobRow, task: str | None, index: int | None) -> WhyView:
+    """Why something of a job ended as it did: facts, not opinions."""
+    what, found = f"Job {row.name}", row.state
+    message = (await service.facts.job(row, 0)).message
+    details: list[str] = []
+    placed: str | None = None
+    if task is not None:
+        page = await service.facts.page(row, task, str(index - 1) if index is not None else None, 1, None)
+        what, found, message = f"Task {task}", page.state, page.message
+        if index is not None:
+            element = next((e for e in page.elements if e.index == index), None)
+            if element is None:
+                raise NotFound(f"Task {task!r} of job {row.id} has no element {index}.")
+            what, found, message = f"Element {task}.{index}", element.state, element.message
+        if index is not None or page.size == 1:
+            placed = _placed(page.elements)
+    elif (failure := await service.store.first_failure(row.id)) is not None:
+        name = list((await service.facts.spec(row.id)).spec.tasks)[failure.task]
+        details = [f"The first failure was {name}.{failure.index}: {failure.message or failure.reason}"]
+    summary = f"{what} is {found}" if found == JobState.QUARANTINED else f"{what} has ended: {found}"
+    summary += f". {message}" if message else "."
+    return WhyView(
+        job=row.id, task=task, index=index, state=found, summary=summary, details=details, placed=placed
+    )
+
+
+def _placed(elements: list[ElementView]) -> str | None:
+    attempts = [attempt for element in elements[:1] for attempt in element.attempts]
+    return attempts[-1].placed if attempts else None
+
+
+jobs_router = Router(
+    "/v1/jobs", route_handlers=[submit, list_jobs, show, show_spec, show_task, wait, cancel, retry, why]
+)

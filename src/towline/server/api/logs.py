@@ -1,0 +1,155 @@
+"""Output of elements as NDJSON: ``{"stream","at","offset","data"}``, data in base64."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Request, get
+from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import Stream
+
+from towline.core.commands import attempt_id
+from towline.core.rows import AttemptRow, ElementRow, JobRow, TaskRow
+from towline.errors import NotFound
+from towline.model.states import ENDED, AttemptState
+from towline.server.api.service import Service, service_of
+from towline.server.facts import has_ended
+from towline.server.output import Merger, OutputError, Piece, follow
+from towline.wire.messages import LogChunk
+
+AnyRequest = Request[Any, Any, Any]
+_encoder = msgspec.json.Encoder()
+ENDED_ATTEMPTS = (AttemptState.FINISHED, AttemptState.LOST)
+
+
+class LogLine(msgspec.Struct, kw_only=True):
+    """``at`` is unix milliseconds of the writing, where it is known."""
+
+    stream: str
+    at: int | None
+    offset: int
+    data: bytes
+
+
+@get("/v1/jobs/{job:str}/tasks/{task:str}/elements/{index:int}/logs")
+async def logs(
+    request: AnyRequest,
+    job: FromPath[str],
+    task: FromPath[str],
+    index: FromPath[int],
+    attempt: Annotated[int | None, QueryParameter(ge=1)] = None,
+    tail: Annotated[int | None, QueryParameter(ge=0)] = None,
+    follow: FromQuery[bool] = False,
+    stream: FromQuery[Literal["stdout", "stderr", "both"]] = "both",
+) -> Stream:
+    service = service_of(request)
+    row = await service.facts.find(job)
+    task_row = await service.facts.task_row(row, task)
+    if not task_row.first <= index <= task_row.last:
+        raise NotFound(
+            f"Task {task!r} has no element {index}: its indexes are {task_row.first} to {task_row.last}."
+        )
+    found = await find_attempt(service, task_row, index, attempt)
+    if found is None and attempt is not None:
+        raise NotFound(f"Element {task}.{index} has no attempt {attempt}.")
+    if found is None and not follow:
+        return _stream(_nothing())
+    if found is None:
+        return _stream(_once_started(service, row, task_row, index, tail, stream))
+    merger, first = await open_output(service, found, tail, stream)
+    return _stream(_lines(service, found, merger, first, follow))
+
+
+async def find_attempt(service: Service, task: TaskRow, index: int, number: int | None) -> AttemptRow | None:
+    """One attempt of an element, the newest where no number is given; None where there is none."""
+    if number is None:
+        element = await find_element(service, task, index)
+        if element is None:
+            return None
+        number = element.number
+    return await service.store.attempt(task.job, task.task, index, number)
+
+
+async def find_element(service: Service, task: TaskRow, index: int) -> ElementRow | None:
+    page = await service.store.elements(task.job, task.task, index - 1, index)
+    return page.elements[0] if page.elements else None
+
+
+async def open_output(
+    service: Service, attempt: AttemptRow, tail: int | None, stream: str
+) -> tuple[Merger, list[Piece]]:
+    """Start to read, so that what is wrong is told as an error and not in the middle of a stream.
+
+    Raises Unavailable where the node is not connected.
+    """
+    name = attempt_id((attempt.job, attempt.task, attempt.index, attempt.number))
+
+    async def read(stream: str, offset: int, limit: int) -> LogChunk:
+        return await service.gateway.read_log(attempt.node, name, stream, offset, limit)
+
+    merger = Merger(["stdout", "stderr"] if stream == "both" else [stream], read)
+    try:
+        return merger, await merger.start(tail)
+    except OutputError as error:
+        if attempt.state not in ENDED_ATTEMPTS:
+            return merger, []  # it has not written anything yet
+        raise NotFound(f"The output of attempt {name} cannot be read: {error}") from None
+
+
+async def _lines(
+    service: Service, attempt: AttemptRow, merger: Merger, first: list[Piece], forever: bool
+) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            async for pieces in follow(merger, first, forever=forever):
+                yield b"".join(_line(piece) for piece in pieces)
+            return
+        except OutputError:
+            row = await service.store.attempt(attempt.job, attempt.task, attempt.index, attempt.number)
+            if not forever or row is None or row.state in ENDED_ATTEMPTS:
+                return
+            first = []
+            await asyncio.sleep(0.1)
+
+
+async def _once_started(
+    service: Service, row: JobRow, task: TaskRow, index: int, tail: int | None, stream: str
+) -> AsyncIterator[bytes]:
+    """Wait for the element's first attempt, then follow it; nothing where it ends without one."""
+    reader = service.feed.subscribe(row.id)
+    try:
+        while True:
+            found = await find_attempt(service, task, index, None)
+            if found is not None:
+                break
+            if await _will_never_start(service, row, task, index):
+                return
+            await reader.woken.wait()
+            reader.take()
+    finally:
+        service.feed.unsubscribe(reader)
+    merger, first = await open_output(service, found, tail, stream)
+    async for part in _lines(service, found, merger, first, True):
+        yield part
+
+
+async def _will_never_start(service: Service, row: JobRow, task: TaskRow, index: int) -> bool:
+    page = await service.facts.page(row, task.name, str(index - 1), 1, None)
+    return page.elements[0].state in ENDED or has_ended(await service.facts.find(row.id))
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+def _line(piece: Piece) -> bytes:
+    line = LogLine(stream=piece.stream, at=piece.at, offset=piece.offset, data=piece.data)
+    return _encoder.encode(line) + b"\n"
+
+
+def _stream(parts: AsyncIterator[bytes]) -> Stream:
+    return Stream(parts, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})

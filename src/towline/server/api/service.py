@@ -1,0 +1,56 @@
+"""What the API's handlers work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from litestar.connection import ASGIConnection
+
+from towline.server.events import Feed
+from towline.server.facts import Facts
+from towline.server.gateway import Gateway
+from towline.server.intake import Intake
+from towline.server.leader import Leader
+from towline.server.leader.retrying import Retrier
+from towline.server.settings import Settings
+from towline.server.vault import Vault
+from towline.server.vault.logins import Logins
+from towline.server.vault.secrets import Secrets
+from towline.store.port import Store
+
+if TYPE_CHECKING:
+    from towline.server.access.cluster import Access
+    from towline.server.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts of one server. ``stop`` asks the process to end cleanly."""
+
+    settings: Settings
+    store: Store
+    leader: Leader
+    gateway: Gateway
+    feed: Feed
+    facts: Facts
+    intake: Intake
+    vault: Vault
+    logins: Logins
+    secrets: Secrets
+    stop: Callable[[], None]
+    access: Access | None = None
+    """Of a server that others than its own machine reach."""
+    metrics: Metrics | None = None
+    """Likewise."""
+
+    @property
+    def retrier(self) -> Retrier:
+        kept_s = self.settings.retention_days * 86_400
+        return Retrier(self.store, self.leader, self.settings.pool, kept_s)
+
+
+def service_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Service:
+    service: Service = connection.app.state["service"]
+    return service

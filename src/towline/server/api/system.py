@@ -1,0 +1,62 @@
+"""The server itself and its nodes: what it is, whether it lives, and how to end it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from litestar import Request, Response, get, post
+
+from towline.build import build
+from towline.errors import NotFound
+from towline.model.views import ServerView
+from towline.server.api.service import service_of
+from towline.server.leader.guarding import FAULTS
+
+API_VERSION = 1
+AnyRequest = Request[Any, Any, Any]
+
+
+@get("/v1/server")
+async def show_server(request: AnyRequest) -> ServerView:
+    service = service_of(request)
+    return ServerView(
+        build=build(),
+        api=API_VERSION,
+        pool=service.settings.pool,
+        term=service.leader.term,
+        local=service.access is None,
+        pid=os.getpid(),
+        problems=FAULTS.problems(),
+    )
+
+
+@post("/v1/server/stop", status_code=202)
+async def stop_server(request: AnyRequest) -> None:
+    """End cleanly once this is answered; what runs on nodes goes on."""
+    service_of(request).stop()
+
+
+@get("/metrics")
+async def show_metrics(request: AnyRequest) -> Response[bytes]:
+    """For Prometheus, of a server of a cluster."""
+    metrics = service_of(request).metrics
+    if metrics is None:
+        raise NotFound("A server of one machine keeps no metrics: `tow server` does.")
+    return Response(metrics.shown(), media_type=metrics.CONTENT_TYPE)
+
+
+@get("/healthz")
+async def healthz() -> Response[str]:
+    """The process serves requests."""
+    return Response("ok\n", media_type="text/plain")
+
+
+@get("/readyz")
+async def readyz(request: AnyRequest) -> Response[str]:
+    """It also leads its pool: submissions are taken."""
+    leader = service_of(request).leader
+    if leader.ready.is_set():
+        return Response("ready\n", media_type="text/plain")
+    what = leader.stopped or "the pool is being loaded"
+    return Response(f"{what}\n", media_type="text/plain", status_code=503)

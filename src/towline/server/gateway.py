@@ -1,0 +1,395 @@
+"""The gateway: agents' links on one side, the leader on the other.
+
+A link's first frame is Hello, which becomes a NodeUp; Welcome and orders leave after its commit.
+Each frame's reports are one command. Where the leader steps down all links close: the agents come
+back with all that they know, and the next leader goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import cast
+
+import msgspec
+import structlog
+
+from towline.build import build
+from towline.core.commands import AttemptUpdate, NodeDown, NodeUp, Order
+from towline.core.commands import Report as ReportCommand
+from towline.core.rows import Changes, NodeRow, PoolSnapshot, SpecRow, TaskRow
+from towline.errors import NotFound, Unavailable
+from towline.server.events import Feed
+from towline.server.leader import Leader
+from towline.server.link import Further, Link, Socket, not_connected, task_info
+from towline.server.plausible import implausible
+from towline.wire.artifacts import ArtifactsAnswer, ArtifactsCall
+from towline.wire.exec import ExecSaid, Open
+from towline.wire.messages import (
+    VERSION,
+    Ack,
+    FromAgent,
+    Heartbeat,
+    HeartbeatAnswer,
+    Hello,
+    ImageAnswer,
+    ImageCall,
+    LogChunk,
+    Refused,
+    Report,
+    TaskInfo,
+    Welcome,
+    decode_from_agent,
+    encode,
+)
+from towline.wire.pulls import Pull, Pulls
+from towline.wire.usage import ReadUsage, UsageAnswer
+
+NOT_LEADING_RETRY_MS = 250
+HELLO_TIMEOUT_S = 10.0
+USAGE_TIMEOUT_S = 5.0
+
+
+class Gateway:
+    """Holds the link of each node; hears the leader's commits (it is its Audience)."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        read_log_timeout_s: float,
+        login_for: Callable[[str], tuple[str, str, str] | None] = lambda _: None,
+        secrets_for: Callable[[Mapping[str, str]], dict[str, bytes]] = lambda _: {},
+    ) -> None:
+        self._feed = feed
+        self._login_for = login_for
+        """(registry, user, password) for an image's name."""
+        self._secrets_for = secrets_for
+        """Values, by files, for files by secrets' names."""
+        self._pinned: dict[str, dict[int, str]] = {}
+        """By job and task, the digest of the image that its elements run."""
+        self._read_log_timeout_s = read_log_timeout_s
+        self._leader: Leader | None = None
+        self._links: dict[str, Link] = {}
+        self._newest: dict[str, Link] = {}
+        """Each node's latest link from its Hello on, joined or not: only its end is the node's."""
+        self._specs: dict[str, SpecRow] = {}
+        self._open = 0
+        self._ending = False
+        self._log = structlog.get_logger("gateway")
+        self.changed = asyncio.Event()
+        """Set whenever a link opens or closes."""
+
+    def attach(self, leader: Leader) -> None:
+        """The leader and its audience know each other; this closes the circle."""
+        self._leader = leader
+
+    @property
+    def connected_nodes(self) -> list[str]:
+        return list(self._links)
+
+    @property
+    def open_links(self) -> int:
+        """Connections of agents, welcomed or not."""
+        return self._open
+
+    # --- the leader's audience ----------------------------------------------------------------------
+    def leading(self, term: int, snapshot: PoolSnapshot) -> None:
+        self._specs = {row.job: row for row in snapshot.specs}
+        self._pinned.clear()
+        self._pin(snapshot.tasks)
+        self._feed.restart(snapshot.event_no)
+
+    def committed(self, changes: Changes, orders: list[Order]) -> None:
+        for spec in changes.specs:
+            self._specs[spec.job] = spec
+        self._pin(changes.tasks)
+        if orders:
+            self._send(orders)
+        self._feed.publish(changes.events)
+        for job in changes.jobs:
+            if job.ended_at is not None:
+                self._specs.pop(job.id, None)
+                self._pinned.pop(job.id, None)
+                for link in self._links.values():
+                    link.forget_job(job.id)
+
+    def stepped_down(self) -> None:
+        for link in self._links.values():
+            if self._ending and self._leader is not None:
+                link.goodbye(self._leader.term)
+            link.close()
+        self._links.clear()
+        self._specs.clear()
+        self._pinned.clear()
+
+    def _pin(self, rows: Iterable[TaskRow]) -> None:
+        """Note which images tasks are pinned to since now, and tell the nodes that have resolved the
+        same name on their own."""
+        for row in rows:
+            if row.image_digest is None or row.task in self._pinned.get(row.job, ()):
+                continue
+            self._pinned.setdefault(row.job, {})[row.task] = row.image_digest
+            for link in self._links.values():
+                link.pin(row.job, row.task, row.image_digest)
+
+    def _describe(self, job: str, position: int) -> TaskInfo | None:
+        row = self._specs.get(job)
+        if row is None:
+            return None
+        spec = list(row.spec.tasks.values())[position]
+        login = None if spec.image is None else self._login_for(spec.image)
+        secrets = self._secrets_for(spec.secrets) if spec.secrets else {}
+        return task_info(row, position, self._pinned.get(job, {}).get(position), login, secrets)
+
+    def descriptions_changed(self) -> None:
+        """Logins or secrets have: tasks are described anew with their next order."""
+        for link in self._links.values():
+            link.tell_again()
+
+    def _send(self, orders: list[Order]) -> None:
+        """To each node its orders, in their order; a node without a link gets them when it is back."""
+        assert self._leader is not None
+        by_node: dict[str, list[Order]] = {}
+        for order in orders:
+            by_node.setdefault(order.node, []).append(order)
+        for node, its in by_node.items():
+            link = self._links.get(node)
+            if link is not None:
+                link.order(self._leader.term, its, self._describe)
+
+    # --- links --------------------------------------------------------------------------------------
+    async def serve(self, socket: Socket, frames: AsyncIterator[bytes], node: str | None = None) -> None:
+        """One agent's connection, from Hello until it closes. ``frames`` ends with the connection.
+        ``node``: whom its certificate names, where it has shown one."""
+        self._open += 1
+        self.changed.set()
+        link: Link | None = None
+        try:
+            hello = await _first(frames)
+            refusal = self._refusal(hello, node)
+            if refusal is not None:
+                await socket.send(encode([refusal]))
+                await socket.close()
+                return
+            hello = cast("Hello", hello)
+            link = Link(hello.node, hello.name, hello.instance, socket)
+            await self._run(link, hello, frames)
+        except (msgspec.DecodeError, TimeoutError) as error:
+            self._log.warning("an agent sent what is no message", reason=str(error))
+            await socket.close()
+        finally:
+            self._open -= 1
+            if link is not None:
+                self._gone(link)
+            self.changed.set()
+
+    def _refusal(self, hello: FromAgent | None, node: str | None) -> Refused | None:
+        assert self._leader is not None
+        if not isinstance(hello, Hello):
+            return Refused(message="the first message has to be Hello")
+        if hello.version != VERSION:
+            return Refused(
+                message=f"this server speaks version {VERSION} of the agents' messages, not {hello.version}"
+            )
+        if node not in (None, hello.node):
+            return Refused(message=f"the certificate is that of {node}, not of {hello.node}")
+        if (wrong := implausible(hello)) is not None:
+            return Refused(message=f"this cannot be a node, since {wrong}")
+        if not self._leader.ready.is_set():
+            return Refused(message="no_leader", retry_ms=NOT_LEADING_RETRY_MS)
+        return None
+
+    async def _run(self, link: Link, hello: Hello, frames: AsyncIterator[bytes]) -> None:
+        """Read and write side by side; the first to end ends the other."""
+        assert self._leader is not None
+        self._newest[link.node] = link
+        command = NodeUp(node=_node_row(hello), known=hello.known)
+        self._leader.put(command, lambda answer: self._joined(link, answer))
+        writer = asyncio.create_task(link.write())
+        reader = asyncio.create_task(self._read(link, frames))
+        try:
+            done, _ = await asyncio.wait([writer, reader], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except ConnectionError:
+            pass
+        finally:
+            for task in (writer, reader):
+                task.cancel()
+            await asyncio.gather(writer, reader, return_exceptions=True)
+
+    def _joined(self, link: Link, answer: object) -> None:
+        """NodeUp is committed (or is not): the orders that follow it go down this link."""
+        assert self._leader is not None
+        if isinstance(answer, Exception):
+            link.say(Refused(message=str(answer), retry_ms=NOT_LEADING_RETRY_MS))
+            link.close()
+            return
+        if link.is_gone:
+            return  # its end has been told, behind its NodeUp
+        older = self._links.get(link.node)
+        if older is not None:
+            older.close()
+        self._links[link.node] = link
+        term = self._leader.term
+        link.say(Welcome(version=VERSION, build=build(), term=term))
+        link.say(Ack(term=term, seq=0, forget=cast("tuple[str, ...]", answer)))
+        self._log.info("node is up", node=link.node, name=link.name, instance=link.instance)
+        self.changed.set()
+
+    async def _read(self, link: Link, frames: AsyncIterator[bytes]) -> None:
+        async for frame in frames:
+            updates: list[AttemptUpdate] = []
+            seqs: list[int] = []
+            for message in decode_from_agent(frame):
+                if isinstance(message, Report):
+                    updates += message.updates
+                    seqs.append(message.seq)
+                elif isinstance(message, Heartbeat):
+                    self._heard(link, message)
+                elif isinstance(message, LogChunk | UsageAnswer | ArtifactsAnswer):
+                    link.answered(message)
+                elif isinstance(message, ImageAnswer):
+                    link.image_answer(message)
+                elif isinstance(message, Pulls):
+                    link.pulls = message.pulls
+                elif isinstance(message, ExecSaid):
+                    link.exec_said(message)
+            if seqs:
+                self._report(link, seqs, tuple(updates))
+
+    def _heard(self, link: Link, heartbeat: Heartbeat) -> None:
+        assert self._leader is not None
+        term = self._leader.heard(link.node)
+        if term:
+            link.say(HeartbeatAnswer(term=term, sent_boottime_ms=heartbeat.sent_boottime_ms))
+
+    def _report(self, link: Link, seqs: list[int], updates: tuple[AttemptUpdate, ...]) -> None:
+        """One command for all reports of a frame."""
+        leader = self._leader
+        assert leader is not None
+
+        def answered(answer: object) -> None:
+            if isinstance(answer, Exception):
+                link.close()  # the agent comes back and says it again
+                return
+            forget = cast("tuple[str, ...]", answer)
+            for seq in seqs:
+                link.say(Ack(term=leader.term, seq=seq, forget=forget))
+                forget = ()
+
+        leader.put(ReportCommand(node=link.node, updates=updates), answered)
+
+    def _gone(self, link: Link) -> None:
+        link.gone()
+        if self._links.get(link.node) is link:
+            del self._links[link.node]
+        # An older link may end late, when the node is up again through a newer one.
+        if self._newest.get(link.node) is link:
+            del self._newest[link.node]
+            assert self._leader is not None
+            self._leader.put(NodeDown(node=link.node), _unheard)
+            self._log.info("node's link closed", node=link.node, name=link.name)
+
+    def cut_off(self, node: str) -> None:
+        """Close the link of a node that is no member any more. Its end is told at once: what the leader is
+        asked next finds the node disconnected."""
+        link = self._newest.get(node)
+        if link is not None:
+            link.say(Refused(message="this node has been forgotten: enrol it again with a new join link"))
+            link.close()
+            self._gone(link)
+
+    def end(self) -> None:
+        """This server ends: when its leader steps down, the agents are told that it is for good."""
+        self._ending = True
+
+    def image_call(self, node: str | None, call: ImageCall) -> AsyncIterator[ImageAnswer]:
+        """Have a node do something with its images; None: the only node. Raises NotFound, Unavailable."""
+        return self._link_of(node).image_call(call, self._read_log_timeout_s)
+
+    def pulls(self) -> list[tuple[str, str, Pull]]:
+        """(id, name, pull) of every image that a connected node is getting for attempts."""
+        return [(link.node, link.name, pull) for link in self._links.values() for pull in link.pulls]
+
+    def _link_of(self, node: str | None) -> Link:
+        links = [link for link in self._links.values() if node in (None, link.node, link.name)]
+        if len(links) == 1:
+            return links[0]
+        names = ", ".join(sorted(link.name for link in self._links.values())) or "none"
+        if node is None and not links:
+            raise Unavailable("No node is connected yet: repeat the request.")
+        raise NotFound(
+            f"Say which node is meant: connected are {names}."
+            if node is None or links
+            else f"No node {node!r} is connected: connected are {names}."
+        )
+
+    def exec_open(self, node: str, attempt: str, wanted: Open) -> tuple[Link, int, Further]:
+        """Have a node run a command in an attempt; see ``Link``. Raises Unavailable."""
+        link = self._links.get(node)
+        if link is None:
+            raise not_connected(node)
+        return link, *link.exec_open(attempt, wanted)
+
+    async def artifacts(self, node: str, call: ArtifactsCall) -> ArtifactsAnswer:
+        """What a node says of artifacts that it keeps. Raises Unavailable."""
+        link = self._links.get(node)
+        if link is None:
+            raise not_connected(node)
+        return await link.artifacts(call, self._read_log_timeout_s)
+
+    async def read_log(self, node: str, attempt: str, stream: str, offset: int, limit: int) -> LogChunk:
+        """A piece of an attempt's output from its node. Raises Unavailable."""
+        link = self._links.get(node)
+        if link is None:
+            raise not_connected(node)
+        return await link.read_log(attempt, stream, offset, limit, self._read_log_timeout_s)
+
+    async def read_usage(self, order: ReadUsage) -> list[tuple[str, str, UsageAnswer]]:
+        """(id, name, answer) of every connected node; one that does not answer says so in its ``error``.
+        Raises Unavailable where none is connected."""
+        if not self._links:
+            raise Unavailable("No node is connected yet: repeat the request.")
+        links = sorted(self._links.values(), key=lambda link: link.name)
+        answers = await asyncio.gather(
+            *(link.read_usage(order, USAGE_TIMEOUT_S) for link in links), return_exceptions=True
+        )
+        found: list[tuple[str, str, UsageAnswer]] = []
+        for link, answer in zip(links, answers, strict=True):
+            if isinstance(answer, Unavailable):
+                answer = UsageAnswer(request=0, clock_us=0, error=str(answer))
+            elif isinstance(answer, BaseException):
+                raise answer
+            found.append((link.node, link.name, answer))
+        return found
+
+
+async def _first(frames: AsyncIterator[bytes]) -> FromAgent | None:
+    async with asyncio.timeout(HELLO_TIMEOUT_S):
+        async for frame in frames:
+            messages = decode_from_agent(frame)
+            return messages[0] if messages else None
+    return None
+
+
+def _node_row(hello: Hello) -> NodeRow:
+    return NodeRow(
+        id=hello.node,
+        name=hello.name,
+        instance=hello.instance,
+        state="ready",
+        cpu_milli=hello.cpu_milli,
+        memory_bytes=hello.memory_bytes,
+        pids=hello.pids,
+        labels=hello.labels,
+        runtimes=hello.runtimes,
+        gpus=hello.gpus,
+        taints=hello.taints,
+        protects=hello.protects,
+        disk_bytes=hello.disk_bytes,
+    )
+
+
+def _unheard(_: object) -> None:
+    """The answer of a NodeDown."""

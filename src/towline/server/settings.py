@@ -1,0 +1,162 @@
+"""The server's configuration: one Struct, from defaults, ``HOME/server.toml``, TOWLINE_* and flags.
+
+Later sources win. Every value is checked when it is read, and a message names the setting and
+where it was written.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from towline.errors import OperatorError, RequestError
+from towline.identity.joining import PORT
+from towline.model.units import parse_duration
+
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+SHORTEST_HALF_LIFE_MS, LONGEST_HALF_LIFE_MS = 60_000, 3650 * 86_400_000
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an operator may tune; ``home`` is the folder of everything that is local."""
+
+    home: Path
+    pool: str = "default"
+    listen: str = ""
+    """HOST:PORT where other machines reach this server, over TLS; empty: nowhere."""
+    address: str = ""
+    """HOST or HOST:PORT as nodes and clients reach it, where that is not what it listens on."""
+    names: tuple[str, ...] = ()
+    """Further host names and addresses that its certificate is for."""
+    idle_s: Positive = 60.0
+    """A local server ends after so long without an unfinished job and without a connection."""
+    window_ms: Annotated[int, Meta(ge=0, le=1000)] = 20
+    """The longest that a commit is held back, counted from the one before, so that more fits into it."""
+    window_above: Annotated[int, Meta(ge=0)] = 16
+    """Commits are held back only while more attempts than these are under way."""
+    coalesce_ms: Annotated[int, Meta(ge=0, le=5000)] = 20
+    """Readers of event streams get a message at most so often; the end of a job is told at once."""
+    event_tail: Count = 20_000
+    """Events kept in memory for readers; older ones are read from the store."""
+    body_limit_bytes: Count = 64 * 1024**2
+    read_log_timeout_s: Positive = 10.0
+    """How long a node may take to answer a request for a piece of output."""
+    retention_days: Positive = 30.0
+    """Jobs that ended longer ago are deleted, with their events."""
+    placement_policy: str = "headroom"
+    """How what asks for GPUs is packed: headroom, best-fit, or an entry point's name."""
+    order_policy: str = "slowdown"
+    """The order inside a queue behind priority and usage: slowdown, easy, easy-sjf, wfp3, unicef, sjf, or
+    an entry point's name."""
+    placement_plugins: str = ""
+    """Filters and scores of an operator's own: names of entry points, parted by commas."""
+    usage_half_life: str = "24h"
+    """What a namespace has used of the pool counts half as much after so long, in the order of queues."""
+    backoff_first_ms: Count = 50
+    backoff_max_ms: Count = 5_000
+    """How long a leader waits between attempts to lead: doubling from the first to the last."""
+
+    def __post_init__(self) -> None:
+        _ = self.usage_half_life_ms
+        for name in ("listen", "address"):
+            if getattr(self, name):
+                host_and_port(getattr(self, name), name)
+        if self.backoff_first_ms > self.backoff_max_ms:
+            raise ValueError(
+                f"backoff_first_ms ({self.backoff_first_ms}) is above backoff_max_ms "
+                f"({self.backoff_max_ms}): lower the first or raise the second"
+            )
+
+    @property
+    def rules(self) -> tuple[str, str, str, int]:
+        """What ``rules_maker`` wants."""
+        return self.placement_policy, self.placement_plugins, self.order_policy, self.usage_half_life_ms
+
+    @property
+    def usage_half_life_ms(self) -> int:
+        """Raises ValueError for what is no duration, or one that no pool can use."""
+        try:
+            found = parse_duration(self.usage_half_life)
+        except ValueError as error:
+            raise ValueError(f"usage_half_life is {self.usage_half_life!r}: {error}") from None
+        if not SHORTEST_HALF_LIFE_MS <= found <= LONGEST_HALF_LIFE_MS:
+            raise ValueError(f"usage_half_life is {self.usage_half_life!r}: write 1m to 3650d")
+        return found
+
+    def reached_at(self, address: str | None = None) -> tuple[str, int]:
+        """(host, port) for a join link: as given, as configured, or this machine's name.
+        Raises RequestError."""
+        own_port = host_and_port(self.listen, "listen")[1] if self.listen else PORT
+        given = address or self.address
+        try:
+            host, port = host_and_port(given, "address", own_port) if given else ("", own_port)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        listens_on = host_and_port(self.listen, "listen")[0] if self.listen else ""
+        if not host and listens_on not in ("", "0.0.0.0", "::"):
+            host = listens_on
+        return host or socket.gethostname(), port
+
+
+def host_and_port(text: str, what: str, port: int = PORT) -> tuple[str, int]:
+    """``HOST``, ``HOST:PORT`` or ``[V6]:PORT``. Raises ValueError that names ``what``."""
+    parts = urlsplit(f"//{text}")
+    try:
+        found = parts.port if parts.port is not None else port
+    except ValueError:
+        found = -1
+    if not parts.hostname or found < 0 or parts.path or parts.query or parts.username is not None:
+        raise ValueError(f"{what} is {text!r}: write HOST:PORT, such as 0.0.0.0:{PORT} or [::]:{PORT}")
+    return parts.hostname, found
+
+
+def read_settings(
+    home: Path,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Any] | None = None,
+    file: Path | None = None,
+) -> Settings:
+    """Put the sources together; ``file`` in place of the home's. Raises OperatorError with the file or
+    variable that is wrong."""
+    values: dict[str, Any] = {}
+    if file is not None or (home / "server.toml").exists():
+        values |= _from_toml(file or home / "server.toml")
+    for field in msgspec.structs.fields(Settings):
+        name = f"TOWLINE_{field.name.upper()}"
+        if name in environ and field.name != "home":
+            values |= _checked({field.name: environ[name]}, home, f"the variable {name}", strict=False)
+    values |= {name: value for name, value in (flags or {}).items() if value is not None}
+    return _settings(values, home, "the settings together", strict=True)
+
+
+def _from_toml(file: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        found = tomllib.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"{file} cannot be read: {error}") from None
+    return _checked(found, file.parent, str(file), strict=True)
+
+
+def _checked(values: dict[str, Any], home: Path, source: str, *, strict: bool) -> dict[str, Any]:
+    settings = _settings(values, home, source, strict=strict)
+    return {name: getattr(settings, name) for name in values}
+
+
+def _settings(values: dict[str, Any], home: Path, source: str, *, strict: bool) -> Settings:
+    try:
+        return msgspec.convert({**values, "home": str(home)}, Settings, strict=strict, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise OperatorError(f"{source}: {error}") from None
+
+
+def _path(kind: type, value: object) -> object:
+    return kind(value)

@@ -1,0 +1,79 @@
+"""Secrets: kept by the vault, and in memory for the tasks that use them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+
+from towline.errors import InvalidDocument, OperatorError, Problem, RequestError
+from towline.model import names
+from towline.model.job import JobSpec
+from towline.server.vault.vault import Entry, Vault
+
+KIND = "secret"
+MAX_BYTES = 64 * 1024
+
+
+class Secrets:
+    """The secrets of one namespace. Nothing of it shows a value but ``values_for``, which is for agents."""
+
+    def __init__(self, vault: Vault, namespace: str) -> None:
+        self._vault = vault
+        self._namespace = namespace
+        self._open: dict[str, bytes] = {}
+
+    async def load(self) -> None:
+        """Read all. One that does not open counts as not stored: its tasks say that it has to be set."""
+        for entry in await self._vault.list(self._namespace, KIND):
+            try:
+                self._open[entry.name] = await self._vault.get(self._namespace, KIND, entry.name)
+            except OperatorError as error:
+                structlog.get_logger("secrets").warning("a secret cannot be used", reason=str(error))
+
+    def values_for(self, wanted: Mapping[str, str]) -> dict[str, bytes]:
+        """A task's ``secrets``, names of files by names of secrets, with values; without those that are
+        not stored."""
+        return {file: self._open[name] for file, name in wanted.items() if name in self._open}
+
+    def check(self, spec: JobSpec) -> None:
+        """Raises InvalidDocument where a task uses a secret that is not stored."""
+        problems = [
+            Problem(
+                f"tasks.{task}.secrets.{file}",
+                f"there is no secret {name!r}",
+                f"store it first: tow secret set {name}",
+            )
+            for task, task_spec in spec.tasks.items()
+            for file, name in task_spec.secrets.items()
+            if name not in self._open
+        ]
+        if problems:
+            raise InvalidDocument(problems)
+
+    async def list(self) -> list[Entry]:
+        return await self._vault.list(self._namespace, KIND)
+
+    async def put(self, name: str, value: bytes) -> None:
+        """Keep a secret, in place of an older one. Raises RequestError."""
+        _check_name(name)
+        if not value:
+            raise RequestError(f"The value of the secret {name} is empty: give it on standard input.")
+        if len(value) > MAX_BYTES:
+            raise RequestError(
+                f"The value of the secret {name} has {len(value)} bytes: {MAX_BYTES} (64 KiB) is the most. "
+                f"Mount larger files, encrypted, and keep their key here."
+            )
+        await self._vault.put(self._namespace, KIND, name, value)
+        self._open[name] = value
+
+    async def delete(self, name: str) -> None:
+        """Raises NotFound, and RequestError for what is no name."""
+        _check_name(name)
+        await self._vault.delete(self._namespace, KIND, name)
+        self._open.pop(name, None)
+
+
+def _check_name(name: str) -> None:
+    if not names.SECRET_NAME.match(name):
+        raise RequestError(f"{name[:200]!r} is no name of a secret: {names.SECRET_NAME_RULE}.")

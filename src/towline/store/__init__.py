@@ -1,0 +1,1 @@
+"""What the pools remember: the port, and the stores behind it."""

@@ -1,0 +1,227 @@
+"""A TOWLINE_HOME of its own with real ``tow`` processes, and nothing left of them at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from towline.agent.supervision.attempt import Replay
+from towline.agent.supervision.journal import unpack
+from towline.cli.doctor import processes_of
+from towline.runtime.cgroups import cgroup_name
+
+TOW = [str(Path(sys.executable).with_name("tow"))]
+LONG_S = 120
+
+
+class Maker:
+    """Makes tasks that run a shell script: in a container of ``image``, else as a plain process."""
+
+    def __init__(self, image: str | None = None) -> None:
+        self.image = image
+
+    def __call__(self, script: str, **fields: Any) -> dict[str, Any]:
+        base: dict[str, Any] = {"runtime": "process"} if self.image is None else {"image": self.image}
+        resources = {"cpu": 0.1, "memory": "32Mi", **fields.pop("resources", {})}
+        return {**base, "command": ["sh", "-c", script], "resources": resources, **fields}
+
+    def place(self, path: str) -> str:
+        """Where inputs are found: containers have folders of their own, processes their working folder."""
+        return path.lstrip("/") if self.image is None else path
+
+
+class Home:
+    """``work`` is the folder in which commands run and job files lie."""
+
+    def __init__(self, path: Path, work: Path) -> None:
+        self.path = path
+        self.work = work
+        self.env = {**os.environ, "TOWLINE_HOME": str(path)}
+        self.env.pop("TOWLINE_SERVER", None)
+        self.program = TOW
+        self.identity: dict[str, Any] = {}
+        """Of whom commands run as, as subprocess takes it; who runs the tests, where it says nothing."""
+        self._started: list[subprocess.Popen[str]] = []
+
+    # --- commands --------------------------------------------------------------------------------
+    def tow(
+        self, *arguments: str, status: int | None = 0, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        try:
+            done = subprocess.run(
+                [*self.program, *arguments],
+                env=self.env,
+                cwd=self.work,
+                capture_output=True,
+                timeout=LONG_S,
+                check=False,
+                **{"text": True, **self.identity, **options},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"{error}\n{self.situation()}") from None
+        assert status is None or done.returncode == status, (arguments, done, self.log())
+        return done
+
+    def json(self, *arguments: str, status: int | None = 0) -> Any:
+        return json.loads(self.tow(*arguments, "--json", status=status).stdout)
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """A command that goes on beside the test, as a shell would start it: in a group of its own."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = [*self.program, *arguments]
+        started = subprocess.Popen(
+            command, env=self.env, cwd=self.work, process_group=0, **{**pipes, **self.identity, **options}
+        )
+        self._started.append(started)
+        return started
+
+    def job_file(self, tasks: dict[str, Any], name: str = "job", **fields: Any) -> str:
+        """Write a job file; returns its path."""
+        path = self.work / f"{name}.json"
+        path.write_text(json.dumps({"name": name, **fields, "tasks": tasks}))
+        return str(path)
+
+    def submit(self, tasks: dict[str, Any], name: str = "job", **fields: Any) -> str:
+        return self.tow("submit", self.job_file(tasks, name, **fields)).stdout.strip()
+
+    def run(self, tasks: dict[str, Any], status: int | None = 0, **fields: Any) -> Any:
+        """Run a job to its end; returns its JSON document."""
+        return self.json("run", self.job_file(tasks, **fields), status=status)
+
+    # --- what can be seen from outside -----------------------------------------------------------
+    def processes(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for role, pid in processes_of(self.path):
+            found.setdefault(role, []).append(pid)
+        return found
+
+    def log(self) -> str:
+        files = sorted((*(self.path / "logs").glob("*.log"), *(self.path / "node").glob("keeper.log")))
+        return "\n".join(f"== {file.name}\n{file.read_text()[-4000:]}" for file in files)
+
+    def situation(self, *jobs: str) -> str:
+        """All that can tell why something does not go on; for the message of a test that fails."""
+        asked = [("nodes",), ("jobs",)]
+        asked += [command for job in jobs for command in (("job", job), ("why", job))]
+        found = [f"processes: {self.processes()}, of attempts: {self.payloads()}"]
+        for command in asked:
+            try:
+                done = subprocess.run(
+                    [*self.program, *command, "--json"],
+                    env=self.env,
+                    cwd=self.work,
+                    **self.identity,
+                    capture_output=True,
+                    text=True,
+                    timeout=20,
+                    check=False,
+                )
+                found.append(f"== tow {' '.join(command)}\n{_unended(done.stdout) or done.stderr}")
+            except subprocess.TimeoutExpired as error:
+                found.append(str(error))
+        attempts = self.path / "node" / "attempts"
+        found.append(f"== {attempts}\n{sorted(path.name for path in attempts.glob('*'))}")
+        found.append(f"== journal\n{_journal(self.path / 'node' / 'journal' / 'journal')}")
+        return "\n".join([*found, self.log()])
+
+    def payloads(self) -> list[int]:
+        """Processes of attempts of this home, found by their TOW_OUT or their folder."""
+        return [pid for pid in all_pids() if pid != os.getpid() and self._is_payload(pid)]
+
+    def contained(self) -> list[int]:
+        """Processes in the cgroups of this home's attempts: also those in containers, which name the home
+        nowhere else."""
+        mark = cgroup_name("", os.fspath(self.path / "node"))
+        found: list[int] = []
+        for pid in all_pids():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if mark in Path(f"/proc/{pid}/cgroup").read_text():
+                    found.append(pid)
+        return found
+
+    def payload_of(self, word: bytes) -> int:
+        """The one process of an attempt that has a word in its command line."""
+        found: list[int] = []
+        for pid in self.payloads():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if word in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        (payload,) = found
+        return payload
+
+    def _is_payload(self, pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if f"TOW_OUT={self.path}/".encode() in b"\n".join(environment):
+                return True
+            return os.readlink(f"/proc/{pid}/cwd").startswith(f"{self.path}/node/attempts/")  # noqa: PTH115
+        return False
+
+    def close(self) -> None:
+        """End everything that runs for this home: cleanly first, then by its pids."""
+        for command in self._started:  # a command that still follows would start a server again
+            if command.poll() is None:
+                command.kill()
+            for stream in (command.stdout, command.stderr):
+                if stream is not None:
+                    stream.close()
+            command.wait()
+        self.tow("stop", status=None)
+        deadline = time.monotonic() + 30
+        while pids := [pid for _, pid in processes_of(self.path)] + self.payloads() + self.contained():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            assert time.monotonic() < deadline, f"these do not end: {pids}"
+            time.sleep(0.02)
+
+
+def _unended(answer: str) -> str:
+    """A job's document without the elements that have succeeded, and of the others a few; others as is."""
+    try:
+        view = json.loads(answer)
+    except ValueError:
+        return answer
+    for task in view.get("tasks") or []:
+        task["elements"] = [e for e in task.get("elements", []) if e["state"] != "succeeded"][:30]
+    return json.dumps(view)
+
+
+def _journal(path: Path) -> str:
+    """How each attempt stands that a supervisor has not been told to forget."""
+    if not path.exists():
+        return "none"
+    known = Replay(unpack(path.read_bytes())[0]).attempts.values()
+    return "\n".join(f"{attempt.now()} pid {attempt.pid} cleaned {attempt.cleaned}" for attempt in known)
+
+
+def all_pids() -> list[int]:
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = LONG_S) -> Any:
+    """Wait until something outside of this process is so; returns the first true value."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain for: {what}"
+        time.sleep(0.02)
+    return value
+
+
+def gone(pid: int) -> None:
+    """Wait for the end of a process that may be no child of ours."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            assert select.select([descriptor], [], [], LONG_S)[0], f"process {pid} does not end"
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,45 @@
+"""Where settings come from, and how wrong ones are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from towline.errors import OperatorError
+from towline.server.settings import read_settings
+
+
+def test_defaults(tmp_path: Path) -> None:
+    settings = read_settings(tmp_path, {})
+    assert (settings.home, settings.pool, settings.idle_s) == (tmp_path, "default", 60.0)
+
+
+def test_variables_win_over_the_file_and_flags_over_both(tmp_path: Path) -> None:
+    (tmp_path / "server.toml").write_text('idle_s = 5.0\nwindow_ms = 7\npool = "file"\n')
+    settings = read_settings(tmp_path, {"TOWLINE_WINDOW_MS": "9", "TOWLINE_POOL": "env"}, {"pool": "flag"})
+    assert (settings.idle_s, settings.window_ms, settings.pool) == (5.0, 9, "flag")
+
+
+def test_the_home_of_another_command_is_no_setting(tmp_path: Path) -> None:
+    assert read_settings(tmp_path, {"TOWLINE_HOME": "/elsewhere"}).home == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("toml", "environ", "words"),
+    [
+        ("idle = 5", {}, "server.toml.*idle"),
+        ("idle_s = 0", {}, "server.toml.*idle_s"),
+        ("idle_s =", {}, "server.toml"),
+        ("", {"TOWLINE_IDLE_S": "soon"}, "TOWLINE_IDLE_S"),
+        ("", {"TOWLINE_WINDOW_MS": "-1"}, "TOWLINE_WINDOW_MS"),
+        ("backoff_first_ms = 900\nbackoff_max_ms = 100", {}, "backoff_first_ms.*backoff_max_ms"),
+        ('usage_half_life = "10s"', {}, "usage_half_life is '10s': write 1m to 3650d"),
+        ("", {"TOWLINE_USAGE_HALF_LIFE": "often"}, "TOWLINE_USAGE_HALF_LIFE.*is 'often': a time is"),
+        ("backoff_first_ms = 900", {"TOWLINE_BACKOFF_MAX_MS": "800"}, "backoff_first_ms.*backoff_max_ms"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, toml: str, environ: dict[str, str], words: str) -> None:
+    (tmp_path / "server.toml").write_text(toml)
+    with pytest.raises(OperatorError, match=words):
+        read_settings(tmp_path, environ)

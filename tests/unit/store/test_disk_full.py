@@ -1,0 +1,70 @@
+"""A full disk: an error that names the file, nothing by halves, and it goes on once there is room."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conformance.stores import rows
+from tests.conformance.stores.rows import Writing
+
+from towline.errors import StoreError
+from towline.store.sqlite import SqliteStore
+
+DISK_BYTES = 2 * 1024**2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "towline-test", disk], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.containers  # mounts a filesystem: needs the same rights
+async def test_a_full_disk_stops_commits_until_there_is_room(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(DISK_BYTES // 2))
+    store = SqliteStore(small_disk / "state.db")
+    await store.open()
+    leader = await Writing.lead(store, "default")
+    await leader.submit("j1", 1)
+    written = 0
+    with pytest.raises(StoreError) as failure:
+        while written < 1_000_000:
+            made = [rows.element("j1", index, message="x" * 100) for index in range(written, written + 500)]
+            await leader.commit(elements=made)
+            written += 500
+    assert written > 0
+    assert str(failure.value).startswith(f"{small_disk / 'state.db'}: the disk is full: free some space")
+
+    assert len((await store.elements("j1", 0, -1, 10**6)).elements) == written
+    with pytest.raises(StoreError, match="the disk is full"):
+        await leader.commit(elements=made)
+    ballast.unlink()
+    await leader.commit(elements=made)
+    assert len((await store.elements("j1", 0, -1, 10**6)).elements) == written + 500
+    await store.close()
+
+
+async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "nowhere" / "state.db")
+    with pytest.raises(StoreError, match=r"nowhere/state\.db: No such file or directory: make its folder"):
+        await store.open()
+    await store.close()
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_text("this is a letter\n" * 100)
+    with pytest.raises(StoreError, match=r"state\.db: it is not a database: move it away"):
+        await SqliteStore(path).open()
+    assert path.read_text().startswith("this is a letter")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StoreError, match=r"state\.db: Is a directory"):
+        await SqliteStore(path).open()
