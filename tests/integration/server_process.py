@@ -56,6 +56,11 @@ class ServerProcess:
     async def start(self, *arguments: str) -> None:
         """Start it and wait until it is ready."""
         self.process = self._spawn(arguments or ("--without-agent",))
+        await self.until_ready()
+
+    async def until_ready(self) -> None:
+        """Wait until a server answers at its socket; it may not end meanwhile."""
+        assert self.process is not None
         async with asyncio.timeout(PATIENCE_S):
             while not await self.ready():
                 assert self.process.poll() is None, self.log()

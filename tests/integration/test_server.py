@@ -315,11 +315,10 @@ async def test_an_idle_server_ends_unless_somebody_needs_it(tmp_path: Path) -> N
 
 async def test_a_second_server_of_a_home_waits_for_the_first(server: ServerProcess) -> None:
     second = ServerProcess(server.home)
-    starting = asyncio.create_task(second.start())
-    await asyncio.sleep(0.2)
-    assert server.process is not None
+    await second.start()  # what is ready now is the first, at the same socket
+    await asyncio.sleep(0.5)  # long enough, mostly, for the second to have come to the lease
     assert await asyncio.to_thread(server.signal, signal.SIGTERM) == 0
-    await starting
+    await second.until_ready()
     assert (await second.get("/v1/server"))["term"] == 2
     await second.close()
 
