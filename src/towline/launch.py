@@ -168,7 +168,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     feed = Feed(settings.pool, store, settings.event_tail)
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
-    gateway = Gateway(feed, settings.read_log_timeout_s, logins.login_for, secrets.values_for)
+    gateway = Gateway(feed, settings, logins.login_for, secrets.values_for)
     rules = rules_maker(*settings.rules)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)

@@ -32,8 +32,9 @@ BATCH_S = 0.003
 SLOW_S = 0.25
 """A preparation that takes longer is told of."""
 
-Element = tuple[int, int, str | None]
-"""(index, attempt number, the GPUs that it was given)."""
+Element = tuple[int, int, str | None, int]
+"""(index, attempt number, the GPUs that it was given, the row of node leases that it was ordered in: see
+``Plan.lease_ms``)."""
 
 _ENDED = (AttemptState.FINISHED, AttemptState.LOST)
 
@@ -81,6 +82,8 @@ class Executor:
         self._waiting: dict[Template, _Waiting] = {}
         self.ended: Callable[[Sequence[str]], None] = lambda _: None
         """Told of attempts that have ended, before the server is."""
+        self.lease_ms: Callable[[], int] = lambda: 0
+        """Gives the row of node leases of this moment; 0: this node has none."""
         self._log = structlog.get_logger("agent")
 
     def attach(self, server: Server, supervisor: Supervisor) -> None:
@@ -173,7 +176,10 @@ class Executor:
             )
             return
         devices = order.devices
-        elements = {name: (index, number, devices.get(name)) for name, index, number in order.elements}
+        lease_ms = self.lease_ms() if template.spec.on_disconnect == "stop" else 0
+        elements = {
+            name: (index, number, devices.get(name), lease_ms) for name, index, number in order.elements
+        }
         if template in self._waiting:
             self._waiting[template].elements.update(elements)
             return
@@ -219,9 +225,9 @@ class Executor:
 
     def _make_plans(self, template: Template, elements: dict[str, Element]) -> None:
         plans: list[tuple[str, object]] = []
-        for name, (index, number, devices) in elements.items():
+        for name, (index, number, devices, lease_ms) in elements.items():
             try:
-                plans.append((name, self._preparer.plan(template, name, index, number, devices)))
+                plans.append((name, self._preparer.plan(template, name, index, number, devices, lease_ms)))
             except Unprepared as error:
                 self._fail((name,), error)
         self.tell(on.Prepared(plans))

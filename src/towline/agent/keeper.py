@@ -21,6 +21,7 @@ import time
 
 from towline.agent.supervision import handover, kernel
 from towline.agent.supervision.handover import EXITS, LOCK, Orphan
+from towline.agent.supervision.leasing.cutting import Cutting
 from towline.errors import NodeError
 
 _READY_TIMEOUT_S = 15.0
@@ -45,6 +46,7 @@ class Keeper:
         self.unrecorded = False
         self.started_s = 0.0
         self.pause_s = 0.0
+        self.cutting = Cutting(node_dir)
         self.exits = os.open(
             f"{node_dir}/{EXITS}", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
@@ -57,6 +59,7 @@ class Keeper:
         kernel.become_subreaper()
         while True:
             self._reap()
+            self.cutting.look(self.supervisor)
             if self.supervisor == 0:
                 if self.quitting:
                     return
@@ -67,7 +70,7 @@ class Keeper:
                     return  # it was moved away, or its disk was, and nothing runs
                 self._start()
             waited = [wake] if self.sock is None else [wake, self.sock.fileno()]
-            patience_s = _RECORD_AGAIN_S if self.unrecorded else None
+            patience_s = _RECORD_AGAIN_S if self.unrecorded else self.cutting.patience_s
             readable, _, _ = select.select(waited, [], [], patience_s)
             if wake in readable:
                 os.read(wake, 4096)
@@ -83,7 +86,11 @@ class Keeper:
         self.pause_s = min(_LONGEST_PAUSE_S, self.pause_s * 2 or 0.1)
         if time.monotonic() - self.started_s > _SHORT_LIFE_S:
             self.pause_s = 0.0
-        time.sleep(self.pause_s)  # a supervisor that cannot start is not tried in a tight loop
+        # A supervisor that cannot start is not tried in a tight loop.
+        until_s = time.monotonic() + self.pause_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            self.cutting.look(0)
+            time.sleep(min(left_s, self.cutting.patience_s or left_s))
         self.started_s = time.monotonic()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         given = [theirs.fileno(), self.lock, *([] if self.ready is None else [self.ready])]
@@ -113,6 +120,7 @@ class Keeper:
             self.sock = None
             return
         sign, names, fds = message
+        self.cutting.watching = True  # whatever it says: one ``l`` more may not have found room behind it
         if sign == "+":
             for name, fd in zip(names, fds, strict=True):
                 self._forget(name)

@@ -28,8 +28,10 @@ from websockets.protocol import State
 from towline import logs
 from towline.agent.capacity import Capacity, NodeUsage
 from towline.agent.cluster.dialing import Dial
+from towline.agent.cluster.leasing import NodeLease
 from towline.agent.fetching.serving import ArtifactsServing
 from towline.agent.images import NodeImages
+from towline.agent.supervision import kernel
 from towline.core.agent import events as on
 from towline.core.agent.machine import AgentMachine
 from towline.core.commands import AttemptUpdate
@@ -40,8 +42,8 @@ from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
 from towline.wire.usage import ReadUsage
 
 HEARTBEAT_S = 2.0
-SILENCE_S = 10.0
-"""A link on which nothing was heard for so long is closed, and another one opened."""
+SILENT_BEATS = 5
+"""A link on which nothing was heard for so many heartbeats is closed, and another one opened."""
 OPEN_TIMEOUT_S = 30.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.5
@@ -138,6 +140,7 @@ class Link:
         images: NodeImages | None = None,
         further: Further | None = None,
         usage: NodeUsage | None = None,
+        lease: NodeLease | None = None,
     ) -> None:
         self._dial = dial
         self._identity = identity
@@ -149,6 +152,9 @@ class Link:
         self._node_images = images
         self._further = further
         self._usage = usage
+        self._lease = lease
+        self._hello_ms = 0
+        self._beat_s = HEARTBEAT_S
         self._connection: _Connection | None = None
         self._welcomed = False
         self._waiting: list[wire.FromAgent] = []
@@ -163,6 +169,7 @@ class Link:
     # --- what the executor wants said ---------------------------------------------------------------
     def hello(self, instance: str, known: tuple[AttemptUpdate, ...]) -> None:
         me, room = self._identity, self._identity.capacity
+        self._hello_ms = kernel.boottime_ms()
         self.say(
             wire.Hello(
                 version=wire.VERSION,
@@ -289,15 +296,14 @@ class Link:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_S)
+            await asyncio.sleep(self._beat_s)
             silence_s = time.monotonic() - self._heard_s
             if reason := self._must_end(0.0):
                 self._end(reason)
-            elif silence_s > (SILENCE_S if self._welcomed else OPEN_TIMEOUT_S):
+            elif silence_s > (SILENT_BEATS * self._beat_s if self._welcomed else OPEN_TIMEOUT_S):
                 self.drop(f"nothing was heard on it for {silence_s:.0f} s")
             elif self._welcomed:
-                boottime_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-                self.say(wire.Heartbeat(sent_boottime_ms=boottime_ms))
+                self.say(wire.Heartbeat(sent_boottime_ms=kernel.boottime_ms()))
                 self._executor.tell(on.Tick())
 
     # --- what the server says -----------------------------------------------------------------------
@@ -341,6 +347,8 @@ class Link:
             case wire.HeartbeatAnswer():
                 if message.term < executor.machine.term:
                     self.drop(f"it leads to a leader of the older term {message.term}")
+                elif self._lease is not None:
+                    self._lease.answered(message.term, message.sent_boottime_ms)
             case wire.ReadLog():
                 self.say(read_log(message, self._output_dir, executor.machine.is_live(message.attempt)))
             case ArtifactsCall():
@@ -359,6 +367,9 @@ class Link:
             self._end("this machine has another build of the program now, which the server runs already")
             return
         self._welcomed = True
+        self._beat_s = message.heartbeat_ms / 1000
+        if self._lease is not None and message.term >= self._executor.machine.term:
+            self._lease.welcomed(message.lease, message.term, self._hello_ms)
         self._log.info("linked", term=message.term, server=message.build)
         self._executor.tell(on.Welcomed(message.term))
 

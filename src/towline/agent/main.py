@@ -20,6 +20,7 @@ import structlog
 from towline.agent import capacity
 from towline.agent.artifacts import Artifacts
 from towline.agent.cluster.dialing import Dial, dial_cluster, dial_socket
+from towline.agent.cluster.leasing import NodeLease
 from towline.agent.devices import LocalGpus, find_gpus
 from towline.agent.docker.side import DockerSide, probes_of
 from towline.agent.exec.service import NodeExec
@@ -106,6 +107,8 @@ class Agent:
         entering = {"process": ProcessEntering(), "oci": OciEntering(os.fspath(node_dir))}
         self._exec = NodeExec(node_dir, self._supervisor, self._docker, settings.policy, entering)
         self._executor.ended = self._exec.attempts_ended
+        self._lease = NodeLease(os.fspath(node_dir))
+        self._executor.lease_ms = lambda: self._lease.since_ms
         self._environ = environ
         self._lock_inode = (node_dir / LOCK).stat().st_ino
         self._ended_by_signal = asyncio.Event()
@@ -158,6 +161,7 @@ class Agent:
             self._images,
             self._exec,
             capacity.NodeUsage(self._settings.node_dir, self._machine),
+            self._lease,
         )
         self._docker.supervisor = self._supervisor
         self._executor.attach(link, self._docker)

@@ -34,6 +34,11 @@ from towline.runtime.spawning import DEFAULT_PATH
 from towline.wire.messages import TaskInfo
 
 MAX_TEMPLATES = 4096
+_ENGINE_LEASE = (
+    "on_disconnect: stop cannot be kept here, where the task runs by a Docker or Podman of the node: "
+    "nothing would stop it where that hangs. Run it on a node that has the runtime oci, or write "
+    "on_disconnect: keep or wait."
+)
 """Tasks remembered. A server tells of a task once a link: an order of one that was dropped is declined,
 and the link opened anew."""
 
@@ -246,12 +251,20 @@ class Preparer:
 
     # --- one element --------------------------------------------------------------------------------
     def plan(
-        self, template: Template, attempt: str, index: int, number: int, devices: str | None = None
+        self,
+        template: Template,
+        attempt: str,
+        index: int,
+        number: int,
+        devices: str | None = None,
+        lease_ms: int = 0,
     ) -> Plan:
         """The plan of one attempt, whose TOW_OUT folder is made. Raises Unprepared.
 
-        ``devices``: the GPUs that it was given, as in AttemptRow."""
+        ``devices``: the GPUs that it was given, as in AttemptRow. ``lease_ms``: as in Plan."""
         spec = template.spec
+        if lease_ms and template.runtime == "docker":
+            raise Unprepared(_ENGINE_LEASE, Reason.START_FAILED.value)
         value = template.array.value(index)
         command, args, env, inputs = render_task(spec, index, value)
         out = f"{template.attempts_folder}/{index}.{number}"
@@ -285,7 +298,7 @@ class Preparer:
             timeout_ms=spec.timeout_ms,
             grace_ms=spec.grace_ms,
             max_log_bytes=spec.logs.max_bytes,
-            on_disconnect=spec.on_disconnect,
+            lease_ms=lease_ms,
             inputs=links,
             secrets=secrets,
             cpu_milli=spec.resources.cpu_milli,

@@ -42,6 +42,7 @@ class Supervisor:
         self.epoll = select.epoll()
         self.keeper = keeper
         self.roster = Roster(node_dir, Journal(f"{node_dir}/journal"), runtimes)
+        self.roster.leases.announce = keeper.announce_lease
         self.pipes = Pipes(self.epoll, keeper)
         self.ending = Ending(self.roster, self.pipes)
         self.starting = Starting(self.roster, self.pipes, self.ending, Evidence(f"{node_dir}/journal"))
@@ -78,6 +79,7 @@ class Supervisor:
             self.starting.start_some(_STARTS_A_TURN)
             monotonic_ms = kernel.monotonic_ms()
             self.ending.tick(monotonic_ms)
+            self.ending.tell_leases(monotonic_ms)
             self.starting.say_running(monotonic_ms)
             self.recovery.look_again()
             self._tell()
@@ -107,7 +109,8 @@ class Supervisor:
     def _wait_s(self) -> float:
         if self.pipes.ready or self.starting.queue or self._children_ended or self._orphans_possible:
             return 0
-        due = [ms for ms in (self.roster.next_due_ms(), self.starting.next_due_ms()) if ms is not None]
+        timers = (self.roster.next_due_ms(), self.starting.next_due_ms(), self.roster.leases.next_look_ms)
+        due = [ms for ms in timers if ms is not None]
         if self.recovery.puzzled:
             due.append(kernel.monotonic_ms() + _PUZZLED_MS)
         due.append(self._look_at_ms)

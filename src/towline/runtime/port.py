@@ -32,7 +32,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     timeout_ms: int | None
     grace_ms: int
     max_log_bytes: int
-    on_disconnect: str = "keep"
+    lease_ms: int = 0
+    """It may live only with the node lease, and start only in the row of leases that began then, in ms of
+    CLOCK_BOOTTIME; 0: it needs none."""
     inputs: tuple[tuple[str, str], ...] = ()
     """(folder on the node, target in the container) of each needed task's or element's artifacts."""
     cpu_milli: int = 1000

@@ -23,6 +23,7 @@ from towline.server.events import Feed
 from towline.server.leader import Leader
 from towline.server.link import Further, Link, Socket, not_connected, task_info
 from towline.server.plausible import implausible
+from towline.server.settings import Settings
 from towline.wire.artifacts import ArtifactsAnswer, ArtifactsCall
 from towline.wire.exec import ExecSaid, Open
 from towline.wire.messages import (
@@ -56,7 +57,7 @@ class Gateway:
     def __init__(
         self,
         feed: Feed,
-        read_log_timeout_s: float,
+        settings: Settings,
         login_for: Callable[[str], tuple[str, str, str] | None] = lambda _: None,
         secrets_for: Callable[[Mapping[str, str]], dict[str, bytes]] = lambda _: {},
     ) -> None:
@@ -67,7 +68,9 @@ class Gateway:
         """Values, by files, for files by secrets' names."""
         self._pinned: dict[str, dict[int, str]] = {}
         """By job and task, the digest of the image that its elements run."""
-        self._read_log_timeout_s = read_log_timeout_s
+        self._read_log_timeout_s = settings.read_log_timeout_s
+        self._heartbeat_ms = settings.heartbeat_ms
+        self._lease = settings.lease if settings.listen else None
         self._leader: Leader | None = None
         self._links: dict[str, Link] = {}
         self._newest: dict[str, Link] = {}
@@ -232,7 +235,8 @@ class Gateway:
             older.close()
         self._links[link.node] = link
         term = self._leader.term
-        link.say(Welcome(version=VERSION, build=build(), term=term))
+        beat_ms, lease = self._heartbeat_ms, self._lease
+        link.say(Welcome(version=VERSION, build=build(), term=term, heartbeat_ms=beat_ms, lease=lease))
         link.say(Ack(term=term, seq=0, forget=cast("tuple[str, ...]", answer)))
         self._log.info("node is up", node=link.node, name=link.name, instance=link.instance)
         self.changed.set()
@@ -263,6 +267,8 @@ class Gateway:
         term = self._leader.heard(link.node)
         if term:
             link.say(HeartbeatAnswer(term=term, sent_boottime_ms=heartbeat.sent_boottime_ms))
+        elif self._leader.ready.is_set() and self._links.get(link.node) is link:
+            link.close()  # it was declared lost: it comes back with a Hello
 
     def _report(self, link: Link, seqs: list[int], updates: tuple[AttemptUpdate, ...]) -> None:
         """One command for all reports of a frame."""

@@ -15,12 +15,15 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from towline.core.lease import Silence, check_times
 from towline.errors import OperatorError, RequestError
 from towline.identity.joining import PORT
 from towline.model.units import parse_duration
+from towline.wire.messages import LeaseTimes
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
+SHORTEST_MS, LONGEST_MS = 100, 86_400_000
 SHORTEST_HALF_LIFE_MS, LONGEST_HALF_LIFE_MS = 60_000, 3650 * 86_400_000
 
 
@@ -59,12 +62,23 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Filters and scores of an operator's own: names of entry points, parted by commas."""
     usage_half_life: str = "24h"
     """What a namespace has used of the pool counts half as much after so long, in the order of queues."""
+    heartbeat: str = "2s"
+    """How often a node says that it lives."""
+    node_lease: str = "20s"
+    """So long after the sending of its last answered heartbeat a node stops what has on_disconnect: stop."""
+    lease_grace: str = "3s"
+    """What is stopped then has at most so long to end by itself."""
+    lost_after: str = "25s"
+    """A node that is silent for so long is lost, and what has on_disconnect: stop runs elsewhere."""
+    lost_after_keep: str = ""
+    """After so long what has on_disconnect: keep runs elsewhere; empty: as lost_after."""
     backoff_first_ms: Count = 50
     backoff_max_ms: Count = 5_000
     """How long a leader waits between attempts to lead: doubling from the first to the last."""
 
     def __post_init__(self) -> None:
         _ = self.usage_half_life_ms
+        _ = self.lease, self.heartbeat_ms, self.silence
         for name in ("listen", "address"):
             if getattr(self, name):
                 host_and_port(getattr(self, name), name)
@@ -73,6 +87,43 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 f"backoff_first_ms ({self.backoff_first_ms}) is above backoff_max_ms "
                 f"({self.backoff_max_ms}): lower the first or raise the second"
             )
+
+    def check_lease(self) -> None:
+        """Raises ValueError, which names the settings, where they do not go together."""
+        lease, silence = self.lease, self.silence
+        check_times(lease.lease_ms, lease.grace_ms, silence.lost_after_ms)
+        shortest = min((lease.lease_ms, "node_lease"), (silence.keep_ms, "lost_after_keep"))
+        if self.heartbeat_ms >= shortest[0]:
+            raise ValueError(
+                f"heartbeat ({self.heartbeat}) has to be less than {shortest[1]} ({shortest[0] / 1000:g} s)"
+            )
+
+    @property
+    def heartbeat_ms(self) -> int:
+        """Raises ValueError."""
+        return self._time_ms("heartbeat")
+
+    @property
+    def lease(self) -> LeaseTimes:
+        """What the nodes of a cluster are told. Raises ValueError."""
+        return LeaseTimes(lease_ms=self._time_ms("node_lease"), grace_ms=self._time_ms("lease_grace"))
+
+    @property
+    def silence(self) -> Silence:
+        """What becomes of silent nodes. One machine alone has no node lease. Raises ValueError."""
+        lost_after_ms = self._time_ms("lost_after")
+        keep_ms = self._time_ms("lost_after_keep") if self.lost_after_keep else lost_after_ms
+        return Silence(lost_after_ms, keep_ms, leased=bool(self.listen))
+
+    def _time_ms(self, name: str) -> int:
+        text = getattr(self, name)
+        try:
+            found = parse_duration(text)
+        except ValueError as error:
+            raise ValueError(f"{name} is {text!r}: {error}") from None
+        if not SHORTEST_MS <= found <= LONGEST_MS:
+            raise ValueError(f"{name} is {text!r}: write {SHORTEST_MS}ms to 1d")
+        return found
 
     @property
     def rules(self) -> tuple[str, str, str, int]:
@@ -133,7 +184,12 @@ def read_settings(
         if name in environ and field.name != "home":
             values |= _checked({field.name: environ[name]}, home, f"the variable {name}", strict=False)
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
-    return _settings(values, home, "the settings together", strict=True)
+    settings = _settings(values, home, "the settings together", strict=True)
+    try:
+        settings.check_lease()
+    except ValueError as error:
+        raise OperatorError(f"the settings together: {error}") from None
+    return settings
 
 
 def _from_toml(file: Path) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def _judge_element(record: Record, name: str, element: ElementRow, history: Hist
     numbers = [key[2] for key in record.attempts if key[:2] == (element.task, element.index)]
     if sorted(numbers) != list(range(1, element.number + 1)):
         yield f"{where} has the attempts {numbers}, its newest is {element.number}"
+    yield from _judge_lives(record, where, element, history)
     for number in numbers:
         row = record.attempts[(element.task, element.index, number)]
         if row.state not in ("finished", "lost"):
@@ -108,6 +109,24 @@ def _judge_element(record: Record, name: str, element: ElementRow, history: Hist
         yield f"{where} succeeded, really {attempt} ended with {end}"
     if element.state == "failed" and element.reason == "exited" and (end is None or end[1] < 1):
         yield f"{where} failed, really {attempt} ended with {end}"
+
+
+def _judge_lives(record: Record, where: str, element: ElementRow, history: History) -> Iterator[str]:
+    """Under stop no attempt may begin while an earlier one lives."""
+    if list(record.spec.tasks.values())[element.task].on_disconnect != "stop":
+        return
+    last_ms = 0
+    for number in range(1, element.number + 1):
+        attempt = attempt_id((record.job, element.task, element.index, number))
+        for began_ms in history.starts.get(attempt, ()):
+            if began_ms < last_ms:
+                yield f"{where} began attempt {number} {last_ms - began_ms} ms before an earlier one's end"
+            last_ms = max(last_ms, _end_ms(history, attempt, began_ms))
+
+
+def _end_ms(history: History, attempt: str, began_ms: int) -> int:
+    ended = history.ends.get(attempt)
+    return ended[0] if ended is not None else history.killed.get(attempt, began_ms)
 
 
 def _judge_needs(record: Record, task: TaskRow, history: History) -> Iterator[str]:

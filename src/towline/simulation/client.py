@@ -159,7 +159,7 @@ def random_job(world: World, name: str) -> JobSpec:
                 lost=random.choice((0, 3, 10)),
                 backoff=Backoff(first_ms=random.choice((1, 500))),
             ),
-            on_disconnect=random.choice(("keep", "keep", "wait")),
+            on_disconnect=random.choice(("keep", "keep", "stop", "stop", "wait")),
             limit=Limit(key=random.choice("ab"), max=random.randint(1, 3)) if random.random() < 0.2 else None,
             expect_ms=random.choice((None, None, 100, 10_000)),
         )

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from towline.core import invariants
 from towline.core.commands import AttemptUpdate, Command, NodeDown, NodeUp, Order, Report, Tick
+from towline.core.lease import Silence
 from towline.core.pool import Pool
 from towline.core.rows import Changes, NodeRow
 from towline.errors import RequestError, StaleTerm
@@ -33,6 +34,8 @@ class Peer(Protocol):
 
     def forget(self, attempts: tuple[str, ...]) -> None: ...
 
+    def answered(self, term: int, sent_ms: int) -> None: ...
+
 
 class SimLeader:
     """One incarnation of a leader. ``alive`` ends with a crash; ``deposed`` with a refused commit."""
@@ -48,6 +51,8 @@ class SimLeader:
         self._committing = False
         self._planned = False
         self.alive = True
+        self.holds_lease = True
+        """Whether no other leader can have taken over, as far as it can know by its clock."""
         self.commits = 0
 
     @property
@@ -67,7 +72,7 @@ class SimLeader:
         snapshot, undecodable = await self._store.load(POOL, self._term)
         assert not undecodable
         self._commit_no = snapshot.commit_no
-        self._pool = Pool.load(snapshot, self._world.now_ms)
+        self._pool = Pool.load(snapshot, self._world.now_ms, silence=Silence(leased=True))
         invariants.check(self._pool.state)
         self._world.after(1_000, self._tick)
 
@@ -79,12 +84,15 @@ class SimLeader:
             link.close()
 
     # --- from nodes and clients -------------------------------------------------------------------
-    def hello(self, peer: Peer, link: Link, row: NodeRow, known: tuple[AttemptUpdate, ...]) -> None:
+    def hello(
+        self, peer: Peer, link: Link, row: NodeRow, known: tuple[AttemptUpdate, ...], sent_ms: int
+    ) -> None:
         # Known from now on: the end of an older link, told late, must not count against this one.
         self._links[row.id] = (peer, link)
 
         def joined(forget: object) -> None:
             assert isinstance(forget, tuple)
+            link.send("down", lambda: peer.answered(self._term, sent_ms))
             link.send("down", lambda: peer.forget(forget))
 
         self.put(NodeUp(node=row, known=known), joined)
@@ -96,9 +104,13 @@ class SimLeader:
 
         self.put(Report(node=peer.name, updates=updates), committed)
 
-    def heartbeat(self, peer: Peer) -> None:
-        if self._pool is not None:
-            self._pool.heard(peer.name, self._world.now_ms)
+    def heartbeat(self, peer: Peer, link: Link, sent_ms: int) -> None:
+        if self._pool is None or not self.holds_lease:
+            return
+        if self._pool.heard(peer.name, self._world.now_ms):
+            link.send("down", lambda: peer.answered(self._term, sent_ms))
+        elif self._links.get(peer.name, (peer, None))[1] is link:
+            link.close()
 
     def gone(self, peer: Peer, link: Link) -> None:
         held = self._links.get(peer.name)

@@ -41,14 +41,17 @@ class Simulation:
         self.history = History()
         random = self.world.random
         self.nodes = [
-            SimNode(self.world, f"n{at}", random.choice((1000, 2000, 4000)), self.history)
+            SimNode(self.world, f"n{at}", random.choice((1000, 2000, 4000)), self.history, self._policy)
             for at in range(random.randint(1, 4))
         ]
         # Something must be able to run the largest element.
-        self.nodes.append(SimNode(self.world, "large", 4000, self.history))
+        self.nodes.append(SimNode(self.world, "large", 4000, self.history, self._policy))
         self.leader: SimLeader | None = None
         self.clients = SimClients(self.world, store, lambda: self.leader)
         self._replacing = False
+
+    def _policy(self, job: str, task: int) -> str:
+        return list(self.clients.sent[job].tasks.values())[task].on_disconnect
 
     async def run(self) -> Verdict:
         await self.store.open()
@@ -99,6 +102,9 @@ class Simulation:
         node = random.choice(self.nodes)
         if world.chance("a link breaks", 0.3):
             node.disconnect()
+        if world.chance("a node is cut off", 0.03):
+            ways = random.choice(({"up"}, {"down"}, {"up", "down"}))
+            node.cut_off(ways, random.randint(1_000, 60_000))
         if world.chance("a node is drained", 0.05):
             self.clients.drain(node.name)
         if world.chance("a machine dies", 0.05):
@@ -110,6 +116,7 @@ class Simulation:
             for other in self.nodes:
                 if random.random() < 0.5:
                     other.disconnect()
+            self.leader.holds_lease = False
             await self._replace()
         world.after(random.randint(100, 3_000), self._break_something)
 

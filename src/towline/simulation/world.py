@@ -58,13 +58,16 @@ class World:
 class Link:
     """A connection between a node and a leader: in order and whole while it lives, then gone.
 
-    What is under way when it breaks is lost, as it is with TCP.
+    What is under way when it breaks is lost, as it is with TCP. While a way is ``held``, nothing arrives by
+    it; ``release`` lets arrive what was sent meanwhile.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, held: set[str] | None = None) -> None:
         self._world = world
         self._free_ms = {"up": 0, "down": 0}
+        self._waiting: list[Happening] = []
         self.open = True
+        self.held = set() if held is None else held
 
     def send(self, way: str, deliver: Happening) -> None:
         """Deliver after a delay, behind what was sent the same way before."""
@@ -75,9 +78,18 @@ class Link:
         self._free_ms[way] = at_ms
 
         def arrive() -> Awaitable[None] | None:
+            if way in self.held and self.open:
+                self._waiting.append(arrive)
+                return None
             return deliver() if self.open else None
 
         world.after(at_ms - world.now_ms, arrive)
+
+    def release(self) -> None:
+        """In the order in which it was sent, before anything that is sent later."""
+        waiting, self._waiting = self._waiting, []
+        for arrive in waiting:
+            self._world.after(0, arrive)
 
     def close(self) -> None:
         self.open = False

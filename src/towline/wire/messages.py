@@ -46,7 +46,8 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
-    """Every 2 s. ``sent_boottime_ms`` is CLOCK_BOOTTIME before sending; it comes back in the answer."""
+    """Every 2 s or as Welcome says. ``sent_boottime_ms`` is CLOCK_BOOTTIME before sending; it comes back in
+    the answer."""
 
     sent_boottime_ms: int
 
@@ -97,12 +98,23 @@ class ImageAnswer(Struct, frozen=True, kw_only=True, tag="image_answer"):
     kind: str | None = None
 
 
+class LeaseTimes(Struct, frozen=True, kw_only=True):
+    """How long a node's `stop` attempts live without an answer: ``lease_ms`` from the sending of Hello or of
+    a heartbeat, then ``grace_ms`` at most to end."""
+
+    lease_ms: int
+    grace_ms: int
+
+
 class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
-    """Server's first message."""
+    """Server's first message, which also answers Hello as a heartbeat. ``heartbeat_ms``: how often it wants
+    to hear one. ``lease``: None where there is no node lease."""
 
     version: int
     build: str
     term: int
+    heartbeat_ms: int = 2_000
+    lease: LeaseTimes | None = None
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag="refused"):

@@ -34,7 +34,7 @@ class Preparing:
 def plan(attempt: str, digest: str) -> Plan:
     return Plan(
         attempt=attempt, runtime="oci", argv=("true",), env={}, directory="/d", logs="/l", out="/o",
-        timeout_ms=None, grace_ms=1, max_log_bytes=1, on_disconnect="keep", cpu_milli=1, memory_bytes=1,
+        timeout_ms=None, grace_ms=1, max_log_bytes=1, cpu_milli=1, memory_bytes=1,
         pids=1, runtime_data={"image_digest": digest},
     )  # fmt: skip
 

@@ -24,6 +24,7 @@ from towline.core.commands import (
     Tick,
     attempt_id,
 )
+from towline.core.lease import Silence
 from towline.core.pool import Pool
 from towline.core.rows import Changes, EventRow, JobRecord, NodeRow, PoolSnapshot
 from towline.model.job import Array, JobSpec, Need, Resources, Retries, TaskSpec
@@ -149,9 +150,10 @@ class Table:
 class Driver:
     """A pool, its table, its clock, and the orders that nobody has carried out yet."""
 
-    def __init__(self, *nodes: NodeRow) -> None:
+    def __init__(self, *nodes: NodeRow, silence: Silence | None = None) -> None:
         self.now_ms = 1_000_000
-        self.pool = Pool.load(empty(), self.now_ms)
+        self.silence = silence
+        self.pool = Pool.load(empty(), self.now_ms, silence=silence)
         self.table = Table()
         self.orders: list[Order] = []
         self.instances: dict[str, NodeRow] = {}
@@ -174,7 +176,7 @@ class Driver:
     def reload(self) -> None:
         """A new leader: the pool as the table has it; nodes say Hello again by ``join``."""
         before = self.task_rows()
-        self.pool = Pool.load(self.table.snapshot(), self.now_ms)
+        self.pool = Pool.load(self.table.snapshot(), self.now_ms, silence=self.silence)
         invariants.check(self.pool.state)
         assert self.task_rows() == before
 

@@ -7,7 +7,8 @@ import datetime
 import pytest
 from tests.unit.core.driver import Driver, node_row, task
 
-from towline.core.commands import AttemptUpdate, NodeDown, NodeUp
+from towline.core.commands import AttemptUpdate, NodeDown, NodeUp, Report
+from towline.core.lease import Silence
 from towline.core.retries import backoff_ms
 from towline.errors import NotFound
 from towline.model.job import Backoff, Need, Retries
@@ -235,3 +236,69 @@ def test_stop_and_wait_are_not_placed_elsewhere_while_the_node_is_away(policy: s
     driver.step(NodeUp(node=node_row(node), known=(AttemptUpdate(attempt="j1-0-0-1", state="running"),)))
     driver.exit("j1-0-0-1", node=node)
     assert driver.job_row().state == "succeeded"
+
+
+LEASED = Silence(lost_after_ms=25_000, keep_ms=4_000, leased=True)
+
+
+@pytest.fixture
+def cut_off() -> tuple[Driver, str, str]:
+    """A pool under whose first node one element of each policy runs, its last heartbeat just heard."""
+    driver = Driver(node_row("n1", cpu_milli=1500), silence=LEASED)
+    driver.submit(
+        keep=task(on_disconnect="keep"), stop=task(on_disconnect="stop"), wait=task(on_disconnect="wait")
+    )
+    for position in range(3):
+        driver.report(f"j1-{position}-0-1", "running", node="n1")
+    driver.join(node_row("n2", cpu_milli=1500))
+    driver.starts()
+    driver.pool.heard("n1", driver.now_ms)
+    return driver, "n1", "n2"
+
+
+def silence(driver: Driver, until_ms: int, heard: str) -> list[str]:
+    """What is placed by so long after n1's last heartbeat, where only the other node is heard."""
+    begun_ms = driver.pool.state.nodes["n1"].heard_at
+    while driver.now_ms < begun_ms + until_ms:
+        driver.pool.heard(heard, driver.now_ms)
+        driver.tick(min(1_000, begun_ms + until_ms - driver.now_ms))
+    return driver.starts()
+
+
+def test_each_policy_has_its_own_patience(cut_off: tuple[Driver, str, str]) -> None:
+    driver, _, other = cut_off
+    assert silence(driver, 3_000, other) == []
+    assert silence(driver, 6_000, other) == ["j1-0-0-2"]
+    assert silence(driver, 24_999, other) == []
+    assert silence(driver, 28_000, other) == ["j1-1-0-2"]
+    assert silence(driver, 90_000, other) == []
+    assert driver.table.attempts[("j1", 1, 0, 1)].reason == "node_lost"
+    assert driver.table.attempts[("j1", 2, 0, 1)].state == "running"
+
+
+def test_a_new_leader_counts_from_its_takeover(cut_off: tuple[Driver, str, str]) -> None:
+    driver, _, other = cut_off
+    silence(driver, 20_000, other)
+    driver.reload()
+    driver.join(node_row(other, cpu_milli=1500), AttemptUpdate(attempt="j1-0-0-2", state="running"))
+    driver.starts()
+    assert silence(driver, 24_000, other) == []
+    assert silence(driver, 28_000, other) == ["j1-1-0-2"]
+
+
+def test_a_lost_node_is_not_answered_until_it_has_said_what_it_has(cut_off: tuple[Driver, str, str]) -> None:
+    driver, node, other = cut_off
+    silence(driver, 6_000, other)
+    assert not driver.pool.heard(node, driver.now_ms)
+    known = AttemptUpdate(attempt="j1-1-0-1", state="running")
+    driver.join(node_row(node, cpu_milli=1500), known, AttemptUpdate(attempt="j1-2-0-1", state="running"))
+    assert driver.pool.heard(node, driver.now_ms)
+    assert driver.table.attempts[("j1", 1, 0, 1)].state == "running"  # its lease has not ended yet
+
+
+def test_what_ended_with_its_lease_is_tried_again_as_lost(cut_off: tuple[Driver, str, str]) -> None:
+    driver, node, _ = cut_off
+    update = AttemptUpdate(attempt="j1-1-0-1", state="lost", reason="lease_expired")
+    driver.step(Report(node=node, updates=(update,)))
+    assert driver.starts() == ["j1-1-0-2"]
+    assert driver.element(0, task=1).losses == 1

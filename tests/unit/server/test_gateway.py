@@ -99,8 +99,8 @@ class Agent:
 class World:
     def __init__(self, folder: Path) -> None:
         self.store = FaultyStore()
-        settings = Settings(home=folder, backoff_first_ms=1, backoff_max_ms=5)
-        self.gateway = Gateway(Feed("default", self.store, 1000), read_log_timeout_s=0.05)
+        settings = Settings(home=folder, backoff_first_ms=1, backoff_max_ms=5, read_log_timeout_s=0.05)
+        self.gateway = Gateway(Feed("default", self.store, 1000), settings)
         self.leader = Leader(self.store, Clock(), settings, InHand(folder / "in-hand"), self.gateway)
         self.gateway.attach(self.leader)
 

@@ -25,6 +25,13 @@ def test_the_home_of_another_command_is_no_setting(tmp_path: Path) -> None:
     assert read_settings(tmp_path, {"TOWLINE_HOME": "/elsewhere"}).home == tmp_path
 
 
+def test_shorter_leases_and_losses_may_come_from_several_places(tmp_path: Path) -> None:
+    (tmp_path / "server.toml").write_text('node_lease = "4s"\nlost_after_keep = "3s"\n')
+    settings = read_settings(tmp_path, {"TOWLINE_LOST_AFTER": "7s", "TOWLINE_LEASE_GRACE": "1s"})
+    assert (settings.lease.lease_ms, settings.lease.grace_ms) == (4_000, 1_000)
+    assert settings.silence == (7_000, 3_000, False)
+
+
 @pytest.mark.parametrize(
     ("toml", "environ", "words"),
     [
@@ -36,6 +43,12 @@ def test_the_home_of_another_command_is_no_setting(tmp_path: Path) -> None:
         ("backoff_first_ms = 900\nbackoff_max_ms = 100", {}, "backoff_first_ms.*backoff_max_ms"),
         ('usage_half_life = "10s"', {}, "usage_half_life is '10s': write 1m to 3650d"),
         ("", {"TOWLINE_USAGE_HALF_LIFE": "often"}, "TOWLINE_USAGE_HALF_LIFE.*is 'often': a time is"),
+        ('lost_after = "24s"', {}, r"node_lease \(20 s\) \+ lease_grace \(3 s\).*lost_after \(24 s\)"),
+        ("", {"TOWLINE_NODE_LEASE": "21s"}, "node_lease.*lease_grace.*lost_after"),
+        ('heartbeat = "20s"', {}, "heartbeat .20s. has to be less than node_lease"),
+        ('lost_after_keep = "1s"', {}, "heartbeat .2s. has to be less than lost_after_keep"),
+        ('lease_grace = "long"', {}, "lease_grace is 'long': a time is"),
+        ('heartbeat = "1ms"', {}, "heartbeat is '1ms': write 100ms to 1d"),
         ("backoff_first_ms = 900", {"TOWLINE_BACKOFF_MAX_MS": "800"}, "backoff_first_ms.*backoff_max_ms"),
     ],
 )

@@ -18,6 +18,7 @@ import httpx2
 import msgspec
 from msgspec import Struct
 
+from towline.agent.supervision.leasing.files import LEASE
 from towline.errors import OperatorError, RequestError, TowlineError, Unauthenticated, Unavailable
 from towline.identity.certificates import Pair, age, fingerprint, make_key, make_request
 from towline.identity.joining import JoinLink
@@ -116,6 +117,7 @@ def join(folder: Path, link: JoinLink, node: str, name: str) -> None:
         for name, content in files.items():
             write_private(folder / name, content)
     else:
+        (folder.parent / LEASE).unlink(missing_ok=True)  # what another cluster's leader has granted
         _write_whole(folder, files)
 
 

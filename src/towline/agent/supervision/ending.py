@@ -67,6 +67,15 @@ class Ending:
             self.roster.journal.flush()
             self.send_stop(attempt, first)
 
+    def expire(self, attempt: Attempt) -> None:
+        """Its node lease has ended, or had before it started."""
+        self.stop(attempt, Reason.LEASE_EXPIRED, self.roster.leases.grace_left_ms(attempt.plan.grace_ms))
+
+    def tell_leases(self, now_ms: int) -> None:
+        """End what lives by the node lease where that has ended."""
+        for name in self.roster.leases.overdue(now_ms):
+            self.expire(self.roster.attempts[name])
+
     def send_stop(self, attempt: Attempt, first: bool) -> None:
         """The signals of ``attempt.stop``, as far as there is a process to take them."""
         if attempt.stop is None or attempt.starting:
@@ -123,7 +132,7 @@ class Ending:
         runtime = self.roster.runtime(attempt.plan.runtime)
         if attempt.own:
             runtime.signal(attempt.plan, found.pid, signal.SIGKILL)
-        else:
+        if not attempt.own or attempt.plan.lease_ms:
             escapees.kill_all(attempt.plan)
         try:
             usage = runtime.measure(attempt.plan, found.executed or found.status != _CODE_1)
@@ -133,6 +142,7 @@ class Ending:
         self._close_output(attempt)
         code = os.waitstatus_to_exitcode(found.status)
         reason, message = self._why(attempt, usage, code)
+        self.roster.leases.leave(attempt.plan)
         # The cgroup's counters; where there is none, what the kernel counted of the process and its children.
         self._end(attempt, AttemptUpdate(
             attempt=attempt.id,
@@ -152,17 +162,22 @@ class Ending:
         if attempt.stop is not None:
             filled = attempt.stop.reason == Reason.DISK_FULL
             return attempt.stop.reason, disk_full(plan) if filled else None
+        if code == -signal.SIGKILL and self.roster.leases.is_cut(plan):
+            return Reason.LEASE_EXPIRED, None
         return verdict(plan, usage, code, lambda: tail(plan.logs))
 
     def failed(self, attempt: Attempt, error: StartFailed) -> None:
         """It could not be started, or its start was broken off by somebody: then it is lost."""
-        if error.reason == Reason.SUPERVISION_LOST and attempt.stop is None:
+        cut = self.roster.leases.is_cut(attempt.plan)
+        if error.reason == Reason.SUPERVISION_LOST and attempt.stop is None and not cut:
             self.lost(attempt, str(error))
             return
         self._close_output(attempt)
         reason, message = error.reason, str(error)
         if attempt.stop is not None:
             reason, message = attempt.stop.reason, "it was stopped while it was being started"
+        elif cut:
+            reason = Reason.LEASE_EXPIRED.value
         self._end(attempt, AttemptUpdate(
             attempt=attempt.id, state=AttemptState.FINISHED, reason=reason, message=message,
             started_at=attempt.started.at_ms if attempt.started else None, finished_at=kernel.wall_ms(),
@@ -172,8 +187,10 @@ class Ending:
         """Nobody can know how it ended; what may be left of it is killed."""
         escapees.kill_all(attempt.plan)
         self._close_output(attempt)
+        cut = self.roster.leases.is_cut(attempt.plan)
         self._end(attempt, AttemptUpdate(
-            attempt=attempt.id, state=AttemptState.LOST, reason=Reason.SUPERVISION_LOST, message=message,
+            attempt=attempt.id, state=AttemptState.LOST, message=message,
+            reason=Reason.LEASE_EXPIRED if cut else Reason.SUPERVISION_LOST,
             started_at=attempt.started.at_ms if attempt.started else None, finished_at=kernel.wall_ms(),
         ))  # fmt: skip
 
@@ -190,8 +207,12 @@ class Ending:
     def _end(self, attempt: Attempt, update: AttemptUpdate) -> None:
         if attempt.image_digest is not None:
             update = structs.replace(update, image_digest=attempt.image_digest)
+        if update.reason == Reason.LEASE_EXPIRED:
+            update = structs.replace(update, state=AttemptState.LOST)
         self._written.pop(attempt.id, None)
         attempt.cleaned = self.clean(attempt)
+        if attempt.cleaned:
+            self.roster.leases.leave(attempt.plan)
         attempt.update = update
         self.roster.journal.add(Ended(update, attempt.cleaned))
         self.roster.journal.flush()
@@ -224,6 +245,7 @@ class Ending:
         """A clean-up command has ended."""
         attempt = self.helpers.pop(pid)
         self._runtime_of(attempt).cleaned(attempt.plan)
+        self.roster.leases.leave(attempt.plan)
         told = attempt.over
         attempt.cleaned = True
         self.roster.journal.add(Cleaned(attempt.id))

@@ -3,7 +3,8 @@
 A supervisor whose keeper dies takes its place: see ``KeeperLink.replace``.
 
 Over the socket pair go single messages: ``+ NAME…`` with one descriptor a name, ``- NAME…``
-(forget these), ``x`` (the exits file has grown), ``.`` (all descriptors were sent), ``q`` (end).
+(forget these), ``x`` (the exits file has grown), ``.`` (all descriptors were sent), ``l`` (an attempt
+is about to live by the node lease), ``q`` (end).
 The names say what a descriptor is: ``out.3`` and ``err.3`` are the pipes of slot 3, ``pid.77.1234``
 is the pidfd of process 77 started at 1234 ms.
 """
@@ -161,6 +162,16 @@ class KeeperLink:
         names = [name for name in names if self.held.pop(name, None) is not None]
         try:
             send_forget(self.sock, names)
+        except OSError:
+            self.gone = True
+
+    def announce_lease(self) -> None:
+        """Have the keeper look after the node lease. Where it has not taken in what was sent before this, it
+        will look then."""
+        try:
+            self.sock.send(b"l", socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
         except OSError:
             self.gone = True
 

@@ -63,6 +63,9 @@ class Recovery:
             ):
                 attempt.cleaned = self.ending.clean(attempt)
         escapees.kill_unclaimed(self.roster.node_dir, self.roster.marks())
+        self.roster.leases.clear(
+            {attempt.id for attempt in self.roster.attempts.values() if not attempt.cleaned}
+        )
         journal.flush()
         for turn in (0, 1):
             self.starting.evidence.refill(turn)
@@ -146,6 +149,7 @@ class Recovery:
         started = attempt.started
         assert started is not None
         attempt.own = False
+        self.roster.leases.take_up(attempt.plan)
         attempt.log = attempt.open_log(resume=True)
         slot = self.pipes.slots.get(started.slot)
         if slot is not None and slot.inodes == started.inodes:

@@ -10,6 +10,7 @@ from typing import Protocol
 from towline.agent.supervision import escapees
 from towline.agent.supervision.attempt import Attempt, Replay
 from towline.agent.supervision.journal import Forgotten, Journal, Record, Stray
+from towline.agent.supervision.leasing.expiring import Expiring
 from towline.core.commands import AttemptUpdate
 from towline.runtime.port import Runtime, StartFailed
 
@@ -35,6 +36,7 @@ class Roster:
         self.updates: list[AttemptUpdate] = []
         self.starters = 0
         self.runtimes = runtimes
+        self.leases = Expiring(node_dir)
         self._timers: list[tuple[int, int, Attempt, str]] = []
         self._ticket = count()
 

@@ -77,8 +77,13 @@ class Starting:
                 limit -= 1
 
     def _start(self, attempt: Attempt) -> None:
+        leases = self.roster.leases
+        if not leases.may_start(attempt.plan):
+            self.ending.expire(attempt)
+            return
         try:
             runtime = self.roster.runtime(attempt.plan.runtime)
+            leases.enter(attempt.plan)
             self.folders.take(attempt.plan.directory)
             self.folders.take(attempt.plan.out)
             log = _output(attempt)
@@ -99,6 +104,7 @@ class Starting:
         self.evidence.refill(self.roster.turn)
         self.roster.turn += 1
         self.roster.by_pid[launched.pid] = attempt
+        leases.runs(attempt.plan, launched.pid)
         attempt.started = started
         attempt.pid = launched.pid
         attempt.starting = not launched.direct
@@ -146,6 +152,7 @@ class Starting:
         attempt.confirmed = Confirmed(attempt.id, pid, process.start_ms if process else 0)
         attempt.pid = pid
         attempt.starting = False
+        self.roster.leases.runs(attempt.plan, pid)
         self.roster.journal.add(attempt.confirmed)
         self.roster.journal.flush()
         stray = self.roster.strays.pop(pid, None)

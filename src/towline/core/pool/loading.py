@@ -5,6 +5,7 @@ from __future__ import annotations
 from heapq import heappush
 
 from towline.core.entries import Job, Task
+from towline.core.lease import Silence
 from towline.core.placement.choosing.rules import Rules
 from towline.core.pool.endings import SUCCEEDED
 from towline.core.pool.membership import add_node
@@ -16,9 +17,11 @@ from towline.model.states import AttemptState, ElementState
 ACTIVE = ElementState.ACTIVE.value
 
 
-def load(snapshot: PoolSnapshot, now_ms: int, rules: Rules | None = None) -> PoolState:
+def load(
+    snapshot: PoolSnapshot, now_ms: int, rules: Rules | None = None, silence: Silence | None = None
+) -> PoolState:
     """The pool as it was committed. Nodes count as unconnected, and as heard of now."""
-    pool = PoolState(snapshot.pool, snapshot.term, rules)
+    pool = PoolState(snapshot.pool, snapshot.term, rules, silence)
     pool.now_ms = now_ms
     pool.event_no, pool.job_seq = snapshot.event_no, snapshot.job_seq
     pool.queues.rebuild(snapshot.queues)

@@ -27,6 +27,7 @@ from towline.core.commands import (
     Undrain,
 )
 from towline.core.entries import Node
+from towline.core.lease import Silence
 from towline.core.placement.choosing.rules import Rules
 from towline.core.placement.columns import CPU, MEMORY
 from towline.core.placement.ledger import WHOLE_MILLI, Ledger
@@ -60,10 +61,12 @@ class Pool:
         self._looked_at = state.now_ms
 
     @classmethod
-    def load(cls, snapshot: PoolSnapshot, now_ms: int, rules: Rules | None = None) -> Pool:
-        """The pool that the committed rows describe. ``rules``: how it places (None: the usual ones);
-        they may have a memory, so each pool has its own."""
-        return cls(loading.load(snapshot, now_ms, rules))
+    def load(
+        cls, snapshot: PoolSnapshot, now_ms: int, rules: Rules | None = None, silence: Silence | None = None
+    ) -> Pool:
+        """The pool that the committed rows describe. ``rules``: how it places; they may have a memory, so
+        each pool has its own. ``silence``: what becomes of silent nodes. None: the usual ones."""
+        return cls(loading.load(snapshot, now_ms, rules, silence))
 
     @property
     def name(self) -> str:
@@ -142,15 +145,15 @@ class Pool:
         batch, state.batch = state.batch, Batch()
         return batch.changes(state.event_no, state.job_seq, state.foresight), batch.orders
 
-    def heard(self, node: str, now_ms: int) -> None:
-        """A heartbeat of a node; nothing is written for it."""
-        membership.hear(self._state, node, now_ms)
+    def heard(self, node: str, now_ms: int) -> bool:
+        """A heartbeat of a node; nothing is written for it. Returns whether it may be answered."""
+        return membership.hear(self._state, node, now_ms)
 
     def next_wakeup_ms(self) -> int | None:
         """When a Tick is useful next; None: not before another command."""
         state = self._state
         when = [state.timers[0][0]] if state.timers else []
-        if any(node.row.state == membership.READY for node in state.nodes.values()):
+        if any(membership.is_watched(node) for node in state.nodes.values()):
             when.append(self._looked_at + membership.TICK_MS)
         return min(when) if when else None
 

@@ -9,8 +9,6 @@ from towline.core.pool.state import PoolState
 from towline.core.rows import AttemptRow, NodeRow
 from towline.model.states import AttemptState, Reason
 
-LOST_AFTER_MS = 25_000
-"""A node that is silent for so long is lost."""
 TICK_MS = 2_000
 """How often silence is looked at."""
 PAUSE_MS = 2_000
@@ -27,7 +25,8 @@ def join(pool: PoolState, command: NodeUp) -> tuple[str, ...]:
         node = add_node(pool, row, connected=True)
     elif node.row.instance != row.instance:
         message = "its node came back without any memory of it (its journal is another one)"
-        _lose_all(pool, node, Reason.SUPERVISION_LOST, message)
+        for attempt in list(node.attempts.values()):
+            lose(pool, node, pool.task_of(attempt), attempt, Reason.SUPERVISION_LOST, message)
     row.drain_at, row.drain_until = node.row.drain_at, node.row.drain_until
     node.row = row
     row.state = READY
@@ -92,11 +91,19 @@ def leave(pool: PoolState, node_id: str) -> None:
         pool.node_refreshed(node)
 
 
-def hear(pool: PoolState, node_id: str, now_ms: int) -> None:
-    """A heartbeat: memory only."""
+def hear(pool: PoolState, node_id: str, now_ms: int) -> bool:
+    """A heartbeat: memory only. Not to be answered where the node was declared lost: its lease would go on,
+    and what it had may run elsewhere. It has to say first what it has."""
     node = pool.nodes.get(node_id)
-    if node is not None:
-        node.heard_at = now_ms
+    if node is None or node.row.state != READY:
+        return False
+    node.heard_at = now_ms
+    return True
+
+
+def is_watched(node: Node) -> bool:
+    """Whether its silence may change anything."""
+    return node.row.state == READY or (node.row.state == NODE_LOST and bool(node.attempts))
 
 
 def look(pool: PoolState, looked_at_ms: int) -> None:
@@ -105,24 +112,21 @@ def look(pool: PoolState, looked_at_ms: int) -> None:
     for node in pool.nodes.values():
         if late > PAUSE_MS:
             node.heard_at += late
-        if node.row.state == READY and pool.now_ms - node.heard_at >= LOST_AFTER_MS:
-            _node_lost(pool, node)
+        if is_watched(node) and pool.now_ms - node.heard_at >= pool.silence.first_ms:
+            _silent(pool, node)
 
 
-def _node_lost(pool: PoolState, node: Node) -> None:
-    node.row.state = NODE_LOST
-    pool.node_refreshed(node)
-    pool.node_changed(node)
-    silent_s = (pool.now_ms - node.heard_at) // 1000
-    pool.event("node.lost", None, node=node.row.id, name=node.row.name, silent_s=silent_s)
-    message = f"node {node.row.name} has been silent for {silent_s} s"
-    _lose_all(pool, node, Reason.NODE_LOST, message)
-
-
-def _lose_all(pool: PoolState, node: Node, reason: Reason, message: str) -> None:
+def _silent(pool: PoolState, node: Node) -> None:
+    """It is lost, and so is what need not, or not any longer, be waited for."""
+    silent_ms = pool.now_ms - node.heard_at
+    if node.row.state == READY:
+        node.row.state = NODE_LOST
+        pool.node_refreshed(node)
+        pool.node_changed(node)
+        pool.event("node.lost", None, node=node.row.id, name=node.row.name, silent_s=silent_ms // 1000)
+    message = f"node {node.row.name} has been silent for {silent_ms // 1000} s"
     for attempt in list(node.attempts.values()):
-        task = pool.jobs[attempt.job].tasks[attempt.task]
-        # Under stop and wait nothing may start elsewhere as long as the old one may live:
-        # such attempts stay until the node is back.
-        if reason == Reason.SUPERVISION_LOST or task.spec.on_disconnect == "keep":
-            lose(pool, node, task, attempt, reason, message)
+        task = pool.task_of(attempt)
+        after_ms = pool.silence.after_ms(task.spec.on_disconnect)
+        if after_ms is not None and silent_ms >= after_ms:
+            lose(pool, node, task, attempt, Reason.NODE_LOST, message)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from towline.core.commands import AttemptKey, Order
 from towline.core.entries import Job, Node, Task
 from towline.core.expected import Key
+from towline.core.lease import Silence
 from towline.core.placement.choosing.rules import Rules
 from towline.core.placement.nodes import Nodes
 from towline.core.queues.amounts import NAMES, NOTHING, Amounts
@@ -40,9 +41,12 @@ ENDED_JOBS_KEPT = 10_000
 class PoolState:
     """The pool's memory. The functions of this package change it; ``Pool`` is their one caller."""
 
-    def __init__(self, name: str, term: int, rules: Rules | None = None) -> None:
+    def __init__(
+        self, name: str, term: int, rules: Rules | None = None, silence: Silence | None = None
+    ) -> None:
         self.name = name
         self.term = term
+        self.silence = silence or Silence()
         self.event_no = 0
         self.job_seq = 0
         self.jobs: dict[str, Job] = {}

@@ -132,8 +132,7 @@ class Leader:
         """A heartbeat: returns the term to answer with, 0 where it must not be answered."""
         if self._pool is None or not self.ready.is_set():
             return 0
-        self._pool.heard(node, self._clock.now_ms())
-        return self.term
+        return self.term if self._pool.heard(node, self._clock.now_ms()) else 0
 
     @property
     def stopped(self) -> str | None:
@@ -179,7 +178,7 @@ class Leader:
         settings = self._settings
         term = await self._store.raise_term(settings.pool)
         snapshot, undecodable = await self._store.load(settings.pool, term)
-        pool = Pool.load(snapshot, self._clock.now_ms(), self._rules())
+        pool = Pool.load(snapshot, self._clock.now_ms(), self._rules(), settings.silence)
         self._commit_no = snapshot.commit_no
         self.term = term
         self._audience.leading(term, snapshot)
