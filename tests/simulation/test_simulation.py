@@ -137,13 +137,8 @@ def test_it_catches_a_leader_that_waits_for_less_than_the_lease(monkeypatch: pyt
     assert caught(only="ms before an earlier one's end")
 
 
-def test_it_catches_a_lease_that_counts_from_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    answered = SimNode.answered
-
-    def late(node: SimNode, term: int, sent_ms: int) -> None:
-        answered(node, term, node._world.now_ms)
-
-    monkeypatch.setattr(SimNode, "answered", late)
+def test_it_catches_a_node_that_does_not_heed_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimNode, "_end_leased", lambda _: None)
     assert caught(only="ms before an earlier one's end")
 
 

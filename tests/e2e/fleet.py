@@ -1,0 +1,252 @@
+"""A cluster in network namespaces of its own: a server, nodes on a bridge, and faults between them.
+
+What tasks did is told by what they write themselves, into a folder that all share: ``Stamps``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from tests import guard
+from tests.e2e.home import Home, until
+
+from towline.cli.doctor import processes_of
+
+PYTHON = [sys.executable, "-P", "-m", "towline.launch"]
+SHORT = {
+    "TOWLINE_HEARTBEAT": "500ms",
+    "TOWLINE_NODE_LEASE": "4s",
+    "TOWLINE_LEASE_GRACE": "1s",
+    "TOWLINE_LOST_AFTER": "7s",
+    "TOWLINE_LOST_AFTER_KEEP": "4s",
+}
+"""Times of a cluster whose tests take seconds. The lease is long enough for a machine that stalls."""
+LIVES = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+folder, end = sys.argv[1:]
+name = ".".join(os.environ[key] for key in ("TOW_TASK", "TOW_INDEX", "TOW_ATTEMPT"))
+file = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+while not os.path.exists(f"{folder}/{end}") and not os.path.exists(f"{folder}/{name}.end"):
+    os.write(file, b"%.3f\\n" % time.clock_gettime(time.CLOCK_BOOTTIME))
+    time.sleep(0.01)
+sys.exit(7 if os.path.exists(f"{folder}/{name}.end") else 0)
+"""
+WAYS = {"in": ("INPUT",), "out": ("OUTPUT",), "both": ("INPUT", "OUTPUT")}
+
+
+def _ip(*words: str, check: bool = True) -> None:
+    subprocess.run(["ip", *words], check=check, capture_output=True)
+
+
+class Stamps:
+    """When each attempt was alive, in seconds since the boot, as it has written itself."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def task(self, *nodes: str, **fields: Any) -> dict[str, Any]:
+        """A task for these nodes that ends when ``end`` is called, and not by SIGTERM."""
+        command = [sys.executable, "-I", "-S", "-c", LIVES, str(self.folder), "end"]
+        resources = {"cpu": 0.1, "memory": "32Mi"}
+        where = {"node": list(nodes)}
+        return {"runtime": "process", "command": command, "resources": resources, "where": where, **fields}
+
+    def end(self, attempt: str = "") -> None:
+        """Have all end with code 0, or one, ``TASK.INDEX.NUMBER``, with 7."""
+        (self.folder / (f"{attempt}.end" if attempt else "end")).touch()
+
+    def of(self, task: str, attempt: int, index: int = 0) -> list[float]:
+        """The last line may be half written by a process that was killed."""
+        path = self.folder / f"{task}.{index}.{attempt}"
+        return [float(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+    def attempts(self, task: str, index: int = 0) -> list[int]:
+        return sorted(int(path.suffix[1:]) for path in self.folder.glob(f"{task}.{index}.*[0-9]"))
+
+    def overlap_s(self, task: str, index: int = 0) -> float:
+        """For how long an attempt lived while a later one did; below 0: how long none did."""
+        lives = [self.of(task, attempt, index) for attempt in self.attempts(task, index)]
+        return max((earlier[-1] - later[0] for earlier, later in pairwise(lives)), default=float("-inf"))
+
+
+class Machine:
+    """A node in a network namespace: its agent, what can go wrong with it, and its processes."""
+
+    def __init__(self, name: str, fleet: Fleet, space: str) -> None:
+        self.name = name
+        self.space = space
+        self.home = fleet.folder / name
+        self._link = fleet.join_link
+        self.agent: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Its agent; the first time it joins."""
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        environ = {**os.environ, "TOWLINE_NODE_NAME": self.name}
+        if not (self.home / "node" / "membership").is_dir():
+            environ["TOWLINE_JOIN"] = self._link()
+        with (self.home / "agent.log").open("ab") as log:
+            argv = [*entered(self.space), *PYTHON, "agent", "--home", str(self.home)]
+            self.agent = subprocess.Popen(argv, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    def cut_off(self, ways: str = "both") -> None:
+        for chain in WAYS[ways]:
+            subprocess.run([*entered(self.space), "iptables", "-A", chain, "-j", "DROP"], check=True)
+
+    def heal(self) -> None:
+        subprocess.run([*entered(self.space), "iptables", "-F"], check=True)
+
+    def pids(self, *roles: str) -> list[int]:
+        """Of its keeper, supervisor or agent."""
+        return [pid for role, pid in processes_of(self.home) if role in roles]
+
+    def signal(self, number: int, *roles: str) -> None:
+        for pid in self.pids(*roles):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if number == signal.SIGKILL and "agent" in roles and self.agent is not None:
+            self.agent.wait()
+
+    def die(self) -> None:
+        """As with its power: everything at once, and again for what was just being started."""
+        home = Home(self.home, self.home)
+        while pids := [*self.pids("agent", "keeper", "supervisor"), *home.payloads()]:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if self.agent is not None:
+                self.agent.wait()
+
+
+class Fleet:
+    """A server in a namespace of its own. ``http`` asks it as an admin."""
+
+    def __init__(self, environ: dict[str, str] = SHORT) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tow-"))
+        guard.watch(self.folder)
+        self._prefix = f"tow{os.getpid()}"
+        self._environ = environ
+        self._spaces: list[str] = []
+        self.machines: dict[str, Machine] = {}
+        self.server: subprocess.Popen[bytes] | None = None
+        home = self.folder / "s"
+        home.mkdir(mode=0o700)
+        self.home = home
+        self.http = httpx2.Client(
+            transport=httpx2.HTTPTransport(uds=str(home / "tow.sock")), base_url="http://towline", timeout=30
+        )
+        self.hub = self._space("s")
+        _ip("-n", self.hub, "link", "add", "hub", "type", "bridge")
+        _ip("-n", self.hub, "addr", "add", "10.99.0.1/16", "dev", "hub")
+        _ip("-n", self.hub, "link", "set", "hub", "up")
+
+    def _space(self, name: str) -> str:
+        space = f"{self._prefix}{name}"
+        _ip("netns", "add", space)
+        self._spaces.append(space)
+        _ip("-n", space, "link", "set", "lo", "up")
+        return space
+
+    def serve(self) -> None:
+        """Start the server, and wait until it is ready."""
+        argv = [*entered(self.hub), *PYTHON, "server", "--home", str(self.home), "--without-agent"]
+        with (self.home / "server.log").open("ab") as log:
+            self.server = subprocess.Popen(
+                [*argv, "--listen", "10.99.0.1:7443"],
+                env={**os.environ, **self._environ}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        until(self._is_ready, "the server to be ready")
+
+    def _is_ready(self) -> bool:
+        assert self.server is not None
+        assert self.server.poll() is None, (self.home / "server.log").read_text()
+        with socket.socket(socket.AF_UNIX) as probe:  # the client leaves open what it cannot connect
+            if probe.connect_ex(str(self.home / "tow.sock")) != 0:
+                return False
+        return self.http.get("/readyz").status_code == 200
+
+    def kill_server(self) -> None:
+        assert self.server is not None
+        self.server.kill()
+        self.server.wait()
+
+    def join_link(self) -> str:
+        answer = self.http.post("/v1/tokens/join", json={"address": "10.99.0.1:7443"})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["link"])
+
+    def join(self, *names: str) -> list[Machine]:
+        """New nodes, side by side; returns when all are ready."""
+        made: list[Machine] = []
+        for name in names:
+            at = len(self._spaces)
+            space = self._space(str(at))
+            inner, outer = f"n{at}", f"h{at}"
+            _ip("-n", self.hub, "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", space)
+            _ip("-n", self.hub, "link", "set", outer, "master", "hub", "up")
+            _ip("-n", space, "addr", "add", f"10.99.1.{at}/16", "dev", inner)
+            _ip("-n", space, "link", "set", inner, "up")
+            machine = self.machines[name] = Machine(name, self, space)
+            machine.start()
+            made.append(machine)
+        until(lambda: all(self.state(name) == "ready" for name in names), f"{names} to be ready")
+        return made
+
+    # --- what it says -------------------------------------------------------------------------------
+    def get(self, path: str, **query: Any) -> Any:
+        answer = self.http.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def state(self, node: str) -> str | None:
+        found = {each["name"]: each["state"] for each in self.get("/v1/nodes")["nodes"]}
+        return found.get(node)
+
+    def submit(self, name: str, key: str | None = None, **tasks: dict[str, Any]) -> str:
+        body = {"document": {"name": name, "tasks": tasks}, "params": {}, "base_dir": None}
+        headers = {} if key is None else {"idempotency-key": key}
+        answer = self.http.post("/v1/jobs", json=body, headers=headers)
+        assert answer.status_code in (200, 201), answer.text
+        return str(answer.json()["id"])
+
+    def attempts(self, job: str, task: str) -> list[dict[str, Any]]:
+        """Of all its elements, by element and number."""
+        page = self.get(f"/v1/jobs/{job}/tasks/{task}")
+        return [attempt for element in page["elements"] for attempt in element["attempts"]]
+
+    def situation(self) -> str:
+        logs = [self.home / "server.log", *self.folder.glob("*/agent.log")]
+        logs += self.folder.glob("*/node/keeper.log")
+        found = [f"== {log}\n{log.read_text()[-3000:]}" for log in logs if log.exists()]
+        with contextlib.suppress(httpx2.HTTPError, AssertionError):
+            found += [str(self.get(f"/v1/jobs/{job['id']}")) for job in self.get("/v1/jobs")["jobs"]]
+        return "\n".join(found)
+
+    # --- the end ------------------------------------------------------------------------------------
+    def close(self) -> None:
+        for machine in self.machines.values():
+            machine.signal(signal.SIGCONT, "agent", "keeper", "supervisor")
+        self.http.close()
+        guard.end(self.folder)
+        for process in (self.server, *(machine.agent for machine in self.machines.values())):
+            if process is not None:
+                process.wait()
+        for space in self._spaces:
+            _ip("netns", "del", space, check=False)
+
+
+def entered(space: str) -> list[str]:
+    """The beginning of a command that runs in a network namespace, and elsewhere as we do."""
+    return ["nsenter", f"--net=/run/netns/{space}", "--"]
