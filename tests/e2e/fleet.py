@@ -88,13 +88,14 @@ class Machine:
         self.name = name
         self.space = space
         self.home = fleet.folder / name
-        self._link = fleet.join_link
+        self._link, self._mounts = fleet.join_link, fleet.mounts
         self.agent: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Its agent; the first time it joins."""
         self.home.mkdir(mode=0o700, exist_ok=True)
-        environ = {**os.environ, "TOWLINE_NODE_NAME": self.name}
+        allowed = {"TOWLINE_ALLOWED_MOUNTS": self._mounts}
+        environ = {**os.environ, **allowed, "TOWLINE_NODE_NAME": self.name}
         if not (self.home / "node" / "membership").is_dir():
             environ["TOWLINE_JOIN"] = self._link()
         with (self.home / "agent.log").open("ab") as log:
@@ -133,11 +134,13 @@ class Machine:
 class Fleet:
     """A server in a namespace of its own. ``http`` asks it as an admin."""
 
-    def __init__(self, environ: dict[str, str] = SHORT) -> None:
+    def __init__(self, environ: dict[str, str] = SHORT, mounts: str = "") -> None:
+        """``mounts``: the folders that jobs may mount, as in a PATH."""
         self.folder = Path(tempfile.mkdtemp(prefix="tow-"))
         guard.watch(self.folder)
         self._prefix = f"tow{os.getpid()}"
-        self._environ = environ
+        self._environ = {**environ, "TOWLINE_ALLOWED_MOUNTS": mounts}
+        self.mounts = mounts
         self._spaces: list[str] = []
         self.machines: dict[str, Machine] = {}
         self.server: subprocess.Popen[bytes] | None = None

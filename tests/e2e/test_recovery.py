@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ from tests.e2e.fleet import Fleet, Stamps
 from tests.e2e.home import Home, until
 
 SEED = int(os.environ.get("TOWLINE_SEED", random.SystemRandom().randrange(2**32)))
+GAP_S = 0.3
+"""The longest time between two faults, in an order of the seed."""
+EPISODES = int(os.environ.get("TOWLINE_EPISODES", "1"))
 pytestmark = [
     pytest.mark.containers,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are for root"),
@@ -33,13 +37,14 @@ class Episode(NamedTuple):
     job: str
 
 
-@pytest.fixture(scope="module")
-def episode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Episode]:
-    print(f"TOWLINE_SEED={SEED}")  # noqa: T201 - shown where a test fails
+@pytest.fixture(scope="module", params=range(EPISODES))
+def episode(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Episode]:
+    seed = SEED + request.param
+    print(f"TOWLINE_SEED={seed}")  # noqa: T201 - shown where a test fails
     fleet = Fleet()
     try:
         stamps = Stamps(tmp_path_factory.mktemp("shared") / "stamps")
-        yield Episode(fleet, stamps, _unfold(fleet, stamps))
+        yield Episode(fleet, stamps, _unfold(fleet, stamps, random.Random(seed)))
     except BaseException:
         print(fleet.situation())  # noqa: T201
         raise
@@ -47,9 +52,8 @@ def episode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Episode]:
         fleet.close()
 
 
-def _unfold(fleet: Fleet, stamps: Stamps) -> str:
+def _unfold(fleet: Fleet, stamps: Stamps, chance: random.Random) -> str:
     """Everything up to the job's end; returns the job."""
-    chance = random.Random(SEED)
     fleet.serve()
     machines = dict(zip([*STOP, "dead"], fleet.join(*STOP, "dead"), strict=True))
     tasks = {name: stamps.task(name, "spare", on_disconnect="stop") for name in STOP}
@@ -70,6 +74,7 @@ def _unfold(fleet: Fleet, stamps: Stamps) -> str:
     chance.shuffle(faults)
     for _, strike, arguments in faults:
         strike(*arguments)
+        time.sleep(chance.uniform(0, GAP_S))
     stamps.end("late.0.1")
     moved = [*STOP, "keep", "late", "dead", "rebooted"]
     until(lambda: all(stamps.of(name, 2) for name in moved), "all to run elsewhere")
