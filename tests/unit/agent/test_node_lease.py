@@ -1,4 +1,4 @@
-"""The node lease with a real keeper and supervisor: each ends what is past it, alone."""
+"""The node lease on the node; what conformance asks of every runtime is not asked again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from towline.runtime.port import Plan
 
 SINCE_MS = 7
 LONG_MS, SHORT_MS = 600_000, 1_500
-STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
 WAITS = "echo ready; while [ ! -e $TOW_OUT/go ]; do sleep 0.02; done; exit 5"
 
 
@@ -53,17 +52,6 @@ def entries(node: Node) -> list[str]:
     return list(LeasedFolder(node.dir).names())
 
 
-def test_it_ends_with_the_lease_and_what_needs_none_goes_on(node: Node) -> None:
-    grant(node, LONG_MS)
-    plain, stubborn, free = running(node), running(node, STUBBORN), running(node, lease_ms=0)
-    assert len(entries(node)) == 2
-    grant(node, 0)
-    assert how(node.ended(plain)) == how(node.ended(stubborn)) == ("lost", "lease_expired")
-    assert not node.processes_of(plain) + node.processes_of(stubborn) + entries(node)
-    Path(free.out, "go").touch()
-    assert node.ended(free).exit_code == 5
-
-
 def test_a_lease_that_goes_on_ends_nothing(node: Node) -> None:
     grant(node, LONG_MS)
     plan = running(node)
@@ -81,30 +69,6 @@ def test_nothing_starts_after_its_lease_or_in_a_later_one(node: Node, since_ms: 
     node.run(plan)
     assert how(node.ended(plan)) == ("lost", "lease_expired")
     assert not Path(plan.out, "ran").exists()
-
-
-@pytest.mark.parametrize("victim", ["supervisor", "keeper"])
-def test_each_ends_it_while_the_other_is_frozen(node: Node, victim: str) -> None:
-    grant(node, LONG_MS)
-    plan = running(node, STUBBORN)
-    frozen = getattr(node, victim)
-    os.kill(frozen, signal.SIGSTOP)
-    grant(node, 0)
-    eventually(lambda: not node.processes_of(plan), "it lives on")
-    grant(node, LONG_MS)  # too late: it has to stay dead, and told so
-    if victim == "keeper":
-        os.kill(frozen, signal.SIGCONT)
-    assert how(node.ended(plan)) == ("lost", "lease_expired")
-
-
-@pytest.mark.parametrize("victim", ["supervisor", "keeper", "both"])
-def test_who_comes_after_the_dead_ends_it(node: Node, victim: str) -> None:
-    grant(node, LONG_MS)
-    plan = running(node, STUBBORN)
-    grant(node, 0)
-    node.kill(victim)
-    assert how(node.ended(plan)) == ("lost", "lease_expired")
-    assert not node.processes_of(plan)
 
 
 def test_an_end_of_its_own_stands(node: Node) -> None:
