@@ -42,6 +42,8 @@ from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
 from towline.wire.usage import ReadUsage
 
 HEARTBEAT_S = 2.0
+FIRST_BEAT_S = 0.1
+"""How often it is asked whether the server has said by now how often it wants to hear one."""
 SILENT_BEATS = 5
 """A link on which nothing was heard for so many heartbeats is closed, and another one opened."""
 OPEN_TIMEOUT_S = 30.0
@@ -296,7 +298,7 @@ class Link:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(self._beat_s)
+            await asyncio.sleep(self._beat_s if self._welcomed else FIRST_BEAT_S)
             silence_s = time.monotonic() - self._heard_s
             if reason := self._must_end(0.0):
                 self._end(reason)

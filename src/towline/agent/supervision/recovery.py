@@ -148,7 +148,7 @@ class Recovery:
         started = attempt.started
         assert started is not None
         attempt.own = False
-        self.roster.leases.take_up(attempt.plan)
+        self.roster.leases.take_up(attempt.plan, attempt.pid)
         attempt.log = attempt.open_log(resume=True)
         slot = self.pipes.slots.get(started.slot)
         if slot is not None and slot.inodes == started.inodes:

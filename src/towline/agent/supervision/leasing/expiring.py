@@ -7,6 +7,7 @@ from collections.abc import Callable
 from towline.agent.supervision import kernel
 from towline.agent.supervision.leasing.files import LOOK_MS, LeasedFolder, LeaseFile, kill
 from towline.core import lease as rules
+from towline.model.states import Reason
 from towline.runtime.cgroups import cgroup_name
 from towline.runtime.port import Plan, StartFailed
 
@@ -39,7 +40,8 @@ class Expiring:
         try:
             self._folder.enter(plan.attempt, cgroup_name(plan.attempt, self._node_dir), out)
         except OSError as error:
-            raise StartFailed(f"its node lease cannot be noted: {error.strerror}", "disk_full") from error
+            reason = Reason.DISK_FULL if error.errno in (28, 122) else Reason.START_FAILED
+            raise StartFailed(f"its node lease cannot be noted: {error.strerror}", reason.value) from error
         self.announce()
 
     def runs(self, plan: Plan, pid: int) -> None:
@@ -47,10 +49,11 @@ class Expiring:
         if plan.lease_ms:
             self._folder.runs(plan.attempt, pid)
 
-    def take_up(self, plan: Plan) -> None:
+    def take_up(self, plan: Plan, pid: int) -> None:
         """An earlier supervisor has started it."""
         if plan.lease_ms:
             self._live.add(plan.attempt)
+            self._folder.runs(plan.attempt, pid)
             self.announce()
 
     def is_cut(self, plan: Plan) -> bool:
