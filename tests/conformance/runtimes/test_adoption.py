@@ -31,7 +31,7 @@ while True:
 
 @pytest.fixture
 def used_pids(node: Node) -> Iterator[None]:
-    """Where there are many kills: pids come round every few seconds, as they do in a week of a busy machine."""
+    """Where there are many kills: pids come round every few seconds, as in a week of a busy machine."""
     if node.kills < 50:
         yield
         return
