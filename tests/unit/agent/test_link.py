@@ -15,12 +15,16 @@ from towline.agent import control
 from towline.agent.artifacts import Artifacts
 from towline.agent.capacity import Capacity
 from towline.agent.cluster.dialing import dial_socket
+from towline.agent.cluster.leasing import NodeLease
 from towline.agent.executor import Executor
 from towline.agent.link import Identity, Link, read_log
 from towline.agent.prepare import Preparer
+from towline.agent.supervision import kernel
+from towline.agent.supervision.leasing.files import LeaseFile
 from towline.core.agent import events as on
 from towline.core.agent.machine import AgentMachine
 from towline.core.commands import AttemptUpdate
+from towline.core.lease import NONE
 from towline.images import ImageStore
 from towline.model.job import Array, TaskSpec
 from towline.runtime.port import Plan
@@ -64,8 +68,9 @@ class Agent:
         self.alone_s: list[float] = []
         self.link = Link(
             dial_socket(str(home / "tow.sock")), IDENTITY, str(home / "output"), self.executor, self.must_end,
-            lambda theirs: theirs == "newer",
+            lambda theirs: theirs == "newer", lease=NodeLease(str(home)),
         )  # fmt: skip
+        self.lease = LeaseFile(str(home))
         self.executor.attach(self.link, self.supervisor)
         self.journal_read = asyncio.Event()
         self.running = asyncio.create_task(self.link.run(self.journal_read))
@@ -167,6 +172,38 @@ async def test_heartbeats_are_sent(agent: Agent, line: Line) -> None:
     await line.say(wire.HeartbeatAnswer(term=1, sent_boottime_ms=beat.sent_boottime_ms))
     assert (await line.hear(wire.Heartbeat)).sent_boottime_ms > beat.sent_boottime_ms
     assert agent.machine.term == 1
+
+
+LEASE = wire.LeaseTimes(lease_ms=60_000, grace_ms=700)
+
+
+async def test_hello_and_heartbeats_that_are_answered_renew_the_lease(agent: Agent, leader: Leader) -> None:
+    before_ms = kernel.boottime_ms()
+    agent.supervised()
+    line = await leader.accept()
+    await line.hear(wire.Hello)
+    said_ms = kernel.boottime_ms()
+    await line.say(wire.Welcome(version=1, build="build", term=4, heartbeat_ms=100, lease=LEASE))
+    beat = await line.hear(wire.Heartbeat)  # it has taken the welcome in by now
+    first = agent.lease.read()
+    assert (first.term, first.grace_ms) == (4, 700)
+    assert before_ms <= first.since_ms == first.until_ms - LEASE.lease_ms <= said_ms
+    await line.say(wire.HeartbeatAnswer(term=4, sent_boottime_ms=beat.sent_boottime_ms))
+    await line.hear(wire.Heartbeat)
+    await line.hear(wire.Heartbeat)
+    second = agent.lease.read()
+    assert second.until_ms == beat.sent_boottime_ms + LEASE.lease_ms
+    assert second.since_ms == first.since_ms
+    await line.say(wire.HeartbeatAnswer(term=3, sent_boottime_ms=kernel.boottime_ms()))
+    await line.closed()
+    assert agent.lease.read() == second  # a deposed leader grants nothing
+
+
+async def test_without_a_lease_nothing_is_noted(agent: Agent, line: Line) -> None:
+    beat = await line.hear(wire.Heartbeat)
+    await line.say(wire.HeartbeatAnswer(term=1, sent_boottime_ms=beat.sent_boottime_ms))
+    await line.hear(wire.Heartbeat)
+    assert agent.lease.read() == NONE
 
 
 async def test_refused_for_now_comes_again_and_refused_for_ever_ends(agent: Agent, leader: Leader) -> None:

@@ -31,6 +31,7 @@ from towline.wire.messages import (
     Hello,
     ImageAnswer,
     ImageCall,
+    LeaseTimes,
     LogChunk,
     Pin,
     ReadLog,
@@ -97,9 +98,11 @@ class Agent:
 
 
 class World:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **changes: str) -> None:
         self.store = FaultyStore()
-        settings = Settings(home=folder, backoff_first_ms=1, backoff_max_ms=5, read_log_timeout_s=0.05)
+        settings = Settings(
+            home=folder, backoff_first_ms=1, backoff_max_ms=5, read_log_timeout_s=0.05, **changes
+        )
         self.gateway = Gateway(Feed("default", self.store, 1000), settings)
         self.leader = Leader(self.store, Clock(), settings, InHand(folder / "in-hand"), self.gateway)
         self.gateway.attach(self.leader)
@@ -222,6 +225,37 @@ async def test_heartbeats_come_back_with_the_term(world: World) -> None:
     assert await agent.hear(HeartbeatAnswer) == HeartbeatAnswer(term=1, sent_boottime_ms=123)
     agent.hang_up()
     await agent.serving
+
+
+async def test_a_node_that_was_declared_lost_is_not_answered_but_has_to_come_back(world: World) -> None:
+    agent = await linked(world)
+    node = world.leader.opinion(lambda pool: pool.state.nodes["n1"])
+    node.row.state = "lost"
+    agent.say(Heartbeat(sent_boottime_ms=123))
+    assert not [said for said in await agent.until_closed() if isinstance(said, HeartbeatAnswer)]
+    await agent.serving
+    agent = await linked(world)
+    agent.say(Heartbeat(sent_boottime_ms=124))
+    assert (await agent.hear(HeartbeatAnswer)).sent_boottime_ms == 124
+    agent.hang_up()
+    await agent.serving
+
+
+@pytest.mark.parametrize("listen", ["", "127.0.0.1:1"])
+async def test_only_a_cluster_grants_leases(tmp_path: Path, listen: str) -> None:
+    world = World(tmp_path, listen=listen, node_lease="7s", heartbeat="300ms")
+    await world.store.open()
+    running = asyncio.create_task(world.leader.run())
+    await world.leader.ready.wait()
+    agent = Agent(world.gateway)
+    agent.say(hello())
+    welcome = await agent.hear(Welcome)
+    assert welcome.heartbeat_ms == 300
+    assert welcome.lease == (LeaseTimes(lease_ms=7_000, grace_ms=3_000) if listen else None)
+    agent.hang_up()
+    await agent.serving
+    world.leader.end()
+    await running
 
 
 @pytest.mark.parametrize(
