@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 import pytest_asyncio
 
 from towline.agent import control
@@ -115,6 +116,21 @@ async def test_forty_starts_are_one_message_to_the_supervisor(node: Node) -> Non
     node.task()
     node.start(*range(40))
     assert [plan.attempt for plan in await node.plans()] == [name(index) for index in range(40)]
+
+
+@pytest.mark.parametrize(("policy", "lease_ms"), [("keep", [0, 0]), ("wait", [0, 0]), ("stop", [5, 9])])
+async def test_what_lives_by_the_lease_keeps_that_of_its_order(
+    node: Node, policy: str, lease_ms: list[int]
+) -> None:
+    """However long its preparation takes: in between the lease may have ended and begun again."""
+    node.preparer.gate = asyncio.Event()
+    node.task(on_disconnect=policy)
+    for at, since_ms in enumerate((5, 9)):
+        node.executor.lease_ms = lambda since_ms=since_ms: since_ms
+        node.start(at)
+    node.executor.lease_ms = lambda: 13
+    node.preparer.gate.set()
+    assert [plan.lease_ms for plan in await node.plans()] == lease_ms
 
 
 async def test_an_end_is_reported_in_the_same_turn_while_little_runs(node: Node) -> None:

@@ -93,6 +93,13 @@ async def test_limits_come_from_the_task(node: Node) -> None:
     assert (plan.timeout_ms, plan.grace_ms, plan.max_log_bytes) == (9, 8, 64 * 1024**2)
 
 
+def test_an_engine_cannot_keep_a_lease(node: Node) -> None:
+    template = Template(info(TaskSpec(image="x", command=("x",), on_disconnect="stop")))
+    template.runtime = "docker"
+    with pytest.raises(Unprepared, match="on_disconnect: stop cannot be kept here"):
+        node.preparer.plan(template, "job1-5-0-1", 0, 1, lease_ms=7)
+
+
 async def test_each_element_has_its_index_and_value(node: Node) -> None:
     spec = TaskSpec(
         runtime="process", command=("echo", "{{index}}={{value}}"), env={"V": "<{{value}}>"},
