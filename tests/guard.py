@@ -25,6 +25,7 @@ from pathlib import Path
 from towline.runtime.cgroups import cgroup_name
 
 ROOT = Path(__file__).parents[1]
+NETNS = "netns"
 _PATIENCE_S = 20.0
 _LOOK_S = 0.02
 _NAMED_IN = (b"TOW_OUT=", b"TOWLINE_HOME=")
@@ -73,6 +74,7 @@ def _end(folder: str) -> list[int]:
         time.sleep(_LOOK_S)
     _unmount(folder)
     _remove_cgroups(folder)
+    _remove_spaces(folder)
     shutil.rmtree(folder, ignore_errors=True)
     return killed
 
@@ -114,6 +116,13 @@ def _remove_cgroups(folder: str) -> None:
         if name.endswith((suffix, *names)):
             with contextlib.suppress(OSError):
                 os.rmdir(top)  # noqa: PTH106
+
+
+def _remove_spaces(folder: str) -> None:
+    """The network namespaces that are named in its file ``netns``."""
+    with contextlib.suppress(OSError):
+        for space in Path(folder, NETNS).read_text().split():
+            subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)
 
 
 def main() -> None:

@@ -45,8 +45,8 @@ sys.exit(7 if os.path.exists(f"{folder}/{name}.end") else 0)
 WAYS = {"in": ("INPUT",), "out": ("OUTPUT",), "both": ("INPUT", "OUTPUT")}
 
 
-def _ip(*words: str, check: bool = True) -> None:
-    subprocess.run(["ip", *words], check=check, capture_output=True)
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
 class Stamps:
@@ -157,6 +157,8 @@ class Fleet:
 
     def _space(self, name: str) -> str:
         space = f"{self._prefix}{name}"
+        with (self.folder / guard.NETNS).open("a") as file:
+            file.write(f"{space}\n")
         _ip("netns", "add", space)
         self._spaces.append(space)
         _ip("-n", space, "link", "set", "lo", "up")
@@ -246,8 +248,6 @@ class Fleet:
         for process in (self.server, *(machine.agent for machine in self.machines.values())):
             if process is not None:
                 process.wait()
-        for space in self._spaces:
-            _ip("netns", "del", space, check=False)
 
 
 def entered(space: str) -> list[str]:
