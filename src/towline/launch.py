@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from towline.model.job import JobSpec
     from towline.runtime.policy import Policy
     from towline.server.access.cluster import Access
+    from towline.server.logs.receiving import Receiving
     from towline.server.metrics import Metrics
     from towline.server.process.local import Remote
     from towline.server.process.node import AgentProcess
@@ -168,7 +169,8 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     feed = Feed(settings.pool, store, settings.event_tail)
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
-    gateway = Gateway(feed, settings.read_log_timeout_s, logins.login_for, secrets.values_for)
+    receiving = None if access is None else await _receiving(settings.home, store)
+    gateway = Gateway(feed, settings.read_log_timeout_s, logins.login_for, secrets.values_for, receiving)
     rules = rules_maker(*settings.rules)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)
@@ -205,7 +207,19 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     if access is not None:
         app = audited(app, Audit(store))
     await server.run(local_app(app), listener, agent, _remote(settings, app, access))
+    if receiving is not None:
+        await asyncio.to_thread(receiving.archive.close)
     in_hand.close()
+
+
+async def _receiving(home: Path, store: Store) -> Receiving:
+    """What the nodes of a cluster ship of their output is kept in the server's home."""
+    from towline.logs.archive import Archive
+    from towline.server.logs.receiving import Receiving
+
+    archive = Archive(home / "output")
+    await asyncio.to_thread(archive.open)
+    return Receiving(archive, store)
 
 
 async def _vault(store: Store, home: Path) -> tuple[Vault, Logins, Secrets]:

@@ -81,6 +81,8 @@ class Executor:
         self._waiting: dict[Template, _Waiting] = {}
         self.ended: Callable[[Sequence[str]], None] = lambda _: None
         """Told of attempts that have ended, before the server is."""
+        self.news: Callable[[Sequence[AttemptUpdate]], None] = lambda _: None
+        """Told of all that the supervisor says of attempts."""
         self._log = structlog.get_logger("agent")
 
     def attach(self, server: Server, supervisor: Supervisor) -> None:
@@ -129,6 +131,7 @@ class Executor:
                 settled.append(update)
         if over:
             self.ended(over)
+        self.news(settled)
         return settled
 
     def _plan_flush(self) -> None:

@@ -20,6 +20,7 @@ import structlog
 from towline.agent import capacity
 from towline.agent.artifacts import Artifacts
 from towline.agent.cluster.dialing import Dial, dial_cluster, dial_socket
+from towline.agent.cluster.shipping import Shipper
 from towline.agent.devices import LocalGpus, find_gpus
 from towline.agent.docker.side import DockerSide, probes_of
 from towline.agent.exec.service import NodeExec
@@ -158,6 +159,7 @@ class Agent:
             self._images,
             self._exec,
             capacity.NodeUsage(self._settings.node_dir, self._machine),
+            self._shipper(),
         )
         self._docker.supervisor = self._supervisor
         self._executor.attach(link, self._docker)
@@ -170,6 +172,14 @@ class Agent:
             return await link.run(self._supervisor.journal_read)
         finally:
             telling.cancel()
+
+    def _shipper(self) -> Shipper | None:
+        """On one machine the server reads the node's files."""
+        if self._settings.local:
+            return None
+        shipper = Shipper(self._settings.node_dir / "output", self._machine.is_live)
+        self._executor.news = shipper.news
+        return shipper
 
     def _dial(self, node: str) -> Dial:
         """How to reach the server: this machine's, or the cluster's that it is a node of."""

@@ -19,6 +19,7 @@ from towline.model.job import TaskSpec
 from towline.wire.artifacts import ArtifactsAnswer, ArtifactsCall
 from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
 from towline.wire.pulls import Pulls
+from towline.wire.shipping import LogAck, LogOpen, LogPart
 from towline.wire.usage import ReadUsage, UsageAnswer
 
 VERSION = 1
@@ -98,11 +99,13 @@ class ImageAnswer(Struct, frozen=True, kw_only=True, tag="image_answer"):
 
 
 class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
-    """Server's first message."""
+    """Server's first message. ``log_window_bytes``: the output of attempts is to be shipped, so far ahead of
+    what was acknowledged at first (0: it stays on the node)."""
 
     version: int
     build: str
     term: int
+    log_window_bytes: int = 0
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
@@ -211,7 +214,17 @@ class Goodbye(Struct, frozen=True, kw_only=True, tag="goodbye"):
 
 
 FromAgent = (
-    Hello | Heartbeat | Report | LogChunk | ImageAnswer | UsageAnswer | Pulls | ExecSaid | ArtifactsAnswer
+    Hello
+    | Heartbeat
+    | Report
+    | LogChunk
+    | LogOpen
+    | LogPart
+    | ImageAnswer
+    | UsageAnswer
+    | Pulls
+    | ExecSaid
+    | ArtifactsAnswer
 )
 FromServer = (
     Welcome
@@ -223,6 +236,7 @@ FromServer = (
     | Start
     | Stop
     | ReadLog
+    | LogAck
     | ReadUsage
     | ImageCall
     | Goodbye
