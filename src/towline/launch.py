@@ -199,6 +199,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         secrets=secrets,
         stop=server.stop,
         access=access,
+        archive=None if receiving is None else receiving.archive,
         metrics=metrics,
     )
     if metrics is not None:

@@ -26,10 +26,6 @@ class NodeProcess:
         self._environ = {**os.environ, "TOWLINE_NODE_NAME": name, **environ}
         self.process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def id(self) -> str:
-        return (self.home / "node" / "id").read_text().strip()
-
     def output(self, attempt: str) -> Path:
         return self.home / "node" / "output" / attempt
 
@@ -40,7 +36,7 @@ class NodeProcess:
             environ["TOWLINE_JOIN"] = await self._cluster.join_link()
         argv = [sys.executable, "-m", "towline.launch", "agent", "--home", str(self.home)]
         with (self.home / "agent.log").open("ab") as log:
-            self.process = subprocess.Popen(argv, env=environ, stdout=log, stderr=log)
+            self.process = subprocess.Popen(argv, env=environ, stdout=log, stderr=log)  # noqa: ASYNC220
         await self.until("ready")
 
     async def until(self, state: str) -> None:

@@ -4,20 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from tests.integration.cluster.cluster_server import ClusterServer
 from tests.integration.cluster.node_process import NodeProcess
 from tests.integration.server_process import PATIENCE_S, job
 
-FLOOD = "i=0; while [ $i -lt %d ]; do printf '%%%%0999d\\n' $i; i=$((i+1)); done"
-"""Numbered lines of 1000 bytes."""
+FLOOD = """
+import os, sys, time
+for first, end, gate in {parts}:
+    while gate and not os.path.exists(gate):
+        time.sleep(0.01)
+    for number in range(first, end):
+        sys.stdout.write("%0999d\\n" % number)
+    sys.stdout.flush()
+"""
+"""Prints numbered lines of 1000 bytes in parts: (first, end, file that has to be there before)."""
 
 
-@pytest.fixture
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster() -> AsyncIterator[ClusterServer]:
+    """One for all of these: it takes longer to start than any of them."""
+    home = Path(tempfile.mkdtemp(prefix="tow-"))
+    made = ClusterServer(home)
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.close()
+        shutil.rmtree(home)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def node(cluster: ClusterServer) -> AsyncIterator[NodeProcess]:
     made = NodeProcess(cluster, "n1")
     try:
@@ -31,8 +62,12 @@ def lines(first: int, end: int) -> bytes:
     return b"".join(b"%0999d\n" % number for number in range(first, end))
 
 
-async def submitted(cluster: ClusterServer, script: str, **fields: Any) -> str:
-    answer = await cluster.submit(job(a={"command": ["sh", "-c", script], **fields}))
+async def flooding(cluster: ClusterServer, *parts: tuple[int, int, str]) -> str:
+    return await submitted(cluster, [sys.executable, "-c", FLOOD.format(parts=list(parts))])
+
+
+async def submitted(cluster: ClusterServer, command: list[str], **fields: Any) -> str:
+    answer = await cluster.submit(job(a={"command": command, **fields}))
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
 
@@ -43,23 +78,117 @@ async def output(cluster: ClusterServer, name: str, **query: Any) -> tuple[bytes
     assert text.status_code == 200, text.text
     said = [json.loads(line) for line in text.text.splitlines()]
     data = b"".join(b64decode(line["data"]) for line in said if line["stream"] == "stdout")
-    return data, [line["note"] for line in said if line.get("note")]
+    return data, [line["note"] for line in said if "note" in line]
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - nobody tells us
-            await asyncio.sleep(0.02)
-    assert condition(), what
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():  # noqa: ASYNC110 - nobody tells us
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"waited in vain for {what}") from None
+
+
+def kept_bytes(cluster: ClusterServer) -> int:
+    """What the server has of output on its disk."""
+    return sum(path.stat().st_size for path in (cluster.home / "output").glob("*.seg"))
 
 
 async def wait(cluster: ClusterServer, name: str) -> None:
     await cluster.get(f"/v1/jobs/{name}/wait", timeout_s=PATIENCE_S)
 
 
-async def test_output_is_on_the_server_and_leaves_the_node(cluster: ClusterServer, node: NodeProcess) -> None:
-    name = await submitted(cluster, "echo out; echo err >&2")
-    await wait(cluster, name)
+async def all_shipped(node: NodeProcess, name: str) -> None:
     await until(lambda: not node.output(f"{name}-0-0-1").exists(), "the node to drop its copy")
+
+
+async def test_output_is_on_the_server_and_leaves_the_node(cluster: ClusterServer, node: NodeProcess) -> None:
+    name = await submitted(cluster, ["sh", "-c", "echo 1; echo 2; echo err >&2"])
+    await wait(cluster, name)
+    await all_shipped(node, name)
+    assert await output(cluster, name) == (b"1\n2\n", [])
+    assert await output(cluster, name, tail=1, stream="stdout", follow=True) == (b"2\n", [])
+
+
+async def test_an_agent_killed_in_mid_flood_leaves_no_gap_and_doubles_no_byte(
+    cluster: ClusterServer, node: NodeProcess, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    before = kept_bytes(cluster)
+    name = await flooding(cluster, (0, 10_000, ""), (10_000, 20_000, str(gate)))
+    for least in (before + 1_000_000, before + 4_000_000):
+        await until(lambda least=least: kept_bytes(cluster) > least, "some of it to be shipped")
+        node.kill()
+        await node.start()
+    gate.touch()
+    await wait(cluster, name)
+    await all_shipped(node, name)
+    assert node.rss_bytes() < 150_000_000
+    assert await output(cluster, name) == (lines(0, 20_000), [])
+
+
+async def test_a_server_killed_in_mid_flood_leaves_no_gap_and_doubles_no_byte(
+    cluster: ClusterServer, node: NodeProcess, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    before = kept_bytes(cluster)
+    name = await flooding(cluster, (0, 10_000, ""), (10_000, 20_000, str(gate)))
+    for least in (before + 1_000_000, before + 4_000_000):
+        await until(lambda least=least: kept_bytes(cluster) > least, "some of it to be shipped")
+        cluster.signal(signal.SIGKILL)
+        await cluster.start()
+        await node.until("ready")
+    gate.touch()
+    await wait(cluster, name)
+    await all_shipped(node, name)
+    assert await output(cluster, name) == (lines(0, 20_000), [])
+    assert await output(cluster, name, tail=2) == (lines(19_998, 20_000), [])
+
+
+async def test_live_output_is_read_across_server_and_node(
+    cluster: ClusterServer, node: NodeProcess, tmp_path: Path
+) -> None:
+    """Followed from the start, while the first part is shipped and the second one is being printed."""
+    gate = tmp_path / "gate"
+    before = kept_bytes(cluster)
+    name = await flooding(cluster, (0, 3_000, ""), (3_000, 6_000, str(gate)))
+    await until(lambda: kept_bytes(cluster) > before + 2_900_000, "the first part to be shipped")
+    reading = asyncio.create_task(output(cluster, name, follow=True))
+    gate.touch()
+    assert await reading == (lines(0, 6_000), [])
+
+
+async def test_since_leaves_out_what_is_older_on_the_server_and_on_the_node(
+    cluster: ClusterServer, node: NodeProcess, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    before = kept_bytes(cluster)
+    name = await flooding(cluster, (0, 10, ""), (10, 20, str(gate)))
+    await until(lambda: kept_bytes(cluster) > before + 10_000, "the first part to be shipped")
+    await asyncio.sleep(0.2)  # time has to pass between the two: it is what is asked for
+    since = time.time_ns() // 1_000_000
+    gate.touch()
+    await wait(cluster, name)
+    assert (await output(cluster, name, since=since))[0] == lines(10, 20)
+    await all_shipped(node, name)
+    assert (await output(cluster, name, since=since))[0] == lines(10, 20)
+
+
+async def test_what_a_lost_node_has_shipped_is_shown_with_how_far_it_goes(
+    cluster: ClusterServer, node: NodeProcess, tmp_path: Path
+) -> None:
+    before = kept_bytes(cluster)
+    name = await flooding(cluster, (0, 100, ""), (100, 101, str(tmp_path / "never")))
+    await until(lambda: kept_bytes(cluster) > before + 100_000, "what it has printed to be shipped")
+    assert await output(cluster, name) == (lines(0, 100), []), "from the node, it would go on"
     node.destroy()
-    assert await output(cluster, name) == (b"out\n", [])
+    await node.until("disconnected")
+    data, (note,) = await output(cluster, name)
+    assert data == lines(0, 100)
+    assert note.startswith("Node n1 is not connected: 100000 bytes of stdout (until 20")
+    forgotten = await cluster.http.delete("/v1/nodes/n1")
+    assert forgotten.status_code == 200, forgotten.text
+    data, (note,) = await output(cluster, name, attempt=1, follow=True)
+    assert data == lines(0, 100)
+    assert note.startswith("Node n1 is gone: 100000 bytes of stdout")

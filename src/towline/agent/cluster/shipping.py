@@ -21,14 +21,13 @@ from towline.core.agent.shipping import STREAMS, Part, Shipping
 from towline.core.commands import AttemptUpdate
 from towline.logs.entries import STREAMS as NAMES
 from towline.logs.forward import Forward
-from towline.model.states import AttemptState
+from towline.model.states import ATTEMPT_ENDED
 from towline.wire.shipping import OPEN_ATTEMPTS, PART_BYTES, PART_TIMES, LogAck, LogOpen, LogPart
 
 LOOK_EVERY_S = 0.5
 """How often the files of what runs are looked at: readers of what is newer ask the node."""
 _KNOWN_FILES = 1_000
 _ATTEMPT = re.compile(r"[A-Za-z0-9-]{1,200}\Z")
-_ENDED = (AttemptState.FINISHED, AttemptState.LOST)
 
 
 class Shipper:
@@ -67,7 +66,7 @@ class Shipper:
     def news(self, updates: Sequence[AttemptUpdate]) -> None:
         """What the supervisor says of attempts; also while there is no link."""
         for update in updates:
-            self._measure(update.attempt, update.state in _ENDED)
+            self._measure(update.attempt, update.state in ATTEMPT_ENDED)
         if self._looking is not None:
             self.ready()
 

@@ -244,6 +244,13 @@ class Archive:
         end = start + len(data)
         return Stored(start, bytes(data), tuple((at, ms) for at, ms in index if at < end))
 
+    def last_at(self, attempt: str, stream: int) -> int | None:
+        """When, in unix ms, the last bytes that are there were written; None where that is not known."""
+        size = self.extent(attempt).sizes[stream]
+        last = self._index.pieces(attempt, stream, max(0, size - 1), 1)
+        times = self._frame(last[0]).times if last else ()
+        return times[-1][1] if times else None
+
     def _frame(self, piece: Piece) -> Frame:
         with self._path(piece.segment).open("rb") as file:
             frame = frames.unpack(os.pread(file.fileno(), piece.stored, piece.position))

@@ -21,6 +21,7 @@ from towline.server.vault.secrets import Secrets
 from towline.store.port import Store
 
 if TYPE_CHECKING:
+    from towline.logs.archive import Archive
     from towline.server.access.cluster import Access
     from towline.server.metrics import Metrics
 
@@ -42,6 +43,8 @@ class Service:
     stop: Callable[[], None]
     access: Access | None = None
     """Of a server that others than its own machine reach."""
+    archive: Archive | None = None
+    """Likewise: the output that nodes have shipped."""
     metrics: Metrics | None = None
     """Likewise."""
 
