@@ -11,14 +11,31 @@ import tempfile
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import pytest_asyncio
 from tests.integration.cluster.cluster_server import ClusterServer
 from tests.integration.cluster.node_process import NodeProcess
 from tests.integration.server_process import PATIENCE_S, job
+from websockets.asyncio.client import ClientConnection, connect
+
+from towline.agent.cluster.membership import Membership, join
+from towline.identity.joining import parse_join
+from towline.wire.messages import (
+    VERSION,
+    FromAgent,
+    Hello,
+    Start,
+    Welcome,
+    decode_from_server,
+    encode,
+)
+from towline.wire.shipping import PART_BYTES, LogAck, LogOpen, LogPart
+
+M = TypeVar("M")
 
 FLOOD = """
 import os, sys, time
@@ -173,6 +190,84 @@ async def test_since_leaves_out_what_is_older_on_the_server_and_on_the_node(
     assert (await output(cluster, name, since=since))[0] == lines(10, 20)
     await all_shipped(node, name)
     assert (await output(cluster, name, since=since))[0] == lines(10, 20)
+
+
+# --- a node in the wrong hands ------------------------------------------------------------------------
+EVIL = "node-00000000000000ff"
+
+
+class Evil:
+    """An enrolled node that says what it likes."""
+
+    def __init__(self, link: ClientConnection) -> None:
+        self._link = link
+
+    async def say(self, *messages: FromAgent) -> None:
+        await self._link.send(encode(messages))
+
+    async def hear(self, kind: type[M]) -> M:
+        """The next message of a kind."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                frame = await self._link.recv()
+                assert isinstance(frame, bytes)
+                for message in decode_from_server(frame):
+                    if isinstance(message, kind):
+                        return message
+
+    async def closed(self) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await self._link.wait_closed()
+
+
+@asynccontextmanager
+async def evil_node(cluster: ClusterServer, folder: Path) -> AsyncIterator[Evil]:
+    await asyncio.to_thread(join, folder, parse_join(await cluster.join_link()), EVIL, "evil")
+    url = f"wss{cluster.url.removeprefix('https')}/v1/agent/link"
+    context = Membership(folder).context()
+    async with connect(url, ssl=context, proxy=None, compression=None, max_size=None) as link:
+        evil = Evil(link)
+        hello = Hello(
+            version=VERSION, build="test", node=EVIL, name="evil", instance="i", boot_id="b", cpu_milli=1000,
+            memory_bytes=2**30, pids=1000, labels={}, runtimes={"process": None},
+        )  # fmt: skip
+        await evil.say(hello)
+        assert (await evil.hear(Welcome)).log_window_bytes > 0
+        yield evil
+
+
+async def test_a_node_ships_the_output_of_its_own_attempts_only(
+    cluster: ClusterServer, node: NodeProcess, tmp_path: Path
+) -> None:
+    theirs = await submitted(cluster, ["echo", "true"], where={"node": "n1"})
+    await wait(cluster, theirs)
+    await all_shipped(node, theirs)
+    async with evil_node(cluster, tmp_path / "m") as evil:
+        mine = await submitted(cluster, ["true"], where={"node": "evil"}, logs={"max_bytes": 1000})
+        await evil.hear(Start)
+        own = f"{mine}-0-0-1"
+        for attempt in (f"{theirs}-0-0-1", f"{mine}-0-0-2", f"{mine}-9-0-1", "x", "../../x-0-0-0"):
+            await evil.say(LogOpen(attempts=(attempt,)))
+            assert (await evil.hear(LogAck)).error == f"it is no attempt of node {EVIL}"
+            await evil.say(LogPart(attempt=attempt, stream=0, offset=0, data=b"forged"))
+            assert (await evil.hear(LogAck)).error == "it was not opened on this link"
+        for offset, data, says in ((1, b"x", "0 follows next"), (0, b"x" * 100_000, "logs.max_bytes")):
+            await evil.say(LogOpen(attempts=(own,)))
+            assert (await evil.hear(LogAck)).error is None
+            await evil.say(LogPart(attempt=own, stream=0, offset=offset, data=data))
+            refused = await evil.hear(LogAck)
+            assert says in str(refused.error)
+        await evil.say(LogOpen(attempts=(own,)))
+        await evil.hear(LogAck)
+        await evil.say(LogPart(attempt=own, stream=0, offset=0, data=b"mine"))
+        assert (await evil.hear(LogAck)).sizes == (4, 0)
+        await evil.say(LogPart(attempt=own, stream=0, offset=4, data=b"x" * (PART_BYTES + 1)))
+        await evil.closed()
+    assert await output(cluster, theirs) == (b"true\n", [])
+    data, (note,) = await output(cluster, mine)
+    assert data == b"mine"
+    assert "Node evil is not connected: 4 bytes of stdout had reached" in note
+    assert (await cluster.http.delete("/v1/nodes/evil")).status_code == 200
 
 
 async def test_what_a_lost_node_has_shipped_is_shown_with_how_far_it_goes(
