@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from towline.model.job import JobSpec
     from towline.runtime.policy import Policy
     from towline.server.access.cluster import Access
+    from towline.server.intake import Intake
+    from towline.server.leader import Leader
     from towline.server.logs.receiving import Receiving
     from towline.server.metrics import Metrics
     from towline.server.process.local import Remote
@@ -156,10 +158,10 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.server.events import Feed
     from towline.server.facts import NAMESPACE, Facts
     from towline.server.gateway import Gateway
-    from towline.server.intake import Intake
     from towline.server.leader import InHand, Leader, in_hand_path
     from towline.server.leader.clock import Clock
     from towline.server.leader.rules import rules_maker
+    from towline.server.logs.retention import Retention
     from towline.server.process.local import LocalServer
     from towline.store.sqlite import SqliteStore
 
@@ -176,7 +178,10 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     audience = gateway if metrics is None else metrics.between(gateway)
     leader = Leader(store, Clock(), settings, in_hand, audience, rules, metrics)
     gateway.attach(leader)
-    server = LocalServer(settings, store, leader, gateway)
+    archive = None if receiving is None else receiving.archive
+    days, output_bytes = settings.retention_days, settings.retention_logs_bytes
+    retention = Retention(store, archive, settings.pool, days, output_bytes)
+    server = LocalServer(settings, store, leader, gateway, retention)
     service = Service(
         settings=settings,
         store=store,
@@ -184,22 +189,14 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         gateway=gateway,
         feed=feed,
         facts=Facts(store, NAMESPACE),
-        intake=Intake(
-            store,
-            leader,
-            NAMESPACE,
-            settings.pool,
-            partial(_mount_roots, settings.home),
-            partial(_policy, settings.home),
-            secrets.check,
-            _check(leader, alone=agent is not None and access is None, cluster=access is not None),
-        ),
+        intake=_intake(settings, store, leader, secrets, agent is not None, access is not None),
         vault=vault,
         logins=logins,
         secrets=secrets,
+        retention=retention,
         stop=server.stop,
         access=access,
-        archive=None if receiving is None else receiving.archive,
+        archive=archive,
         metrics=metrics,
     )
     if metrics is not None:
@@ -208,9 +205,27 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     if access is not None:
         app = audited(app, Audit(store))
     await server.run(local_app(app), listener, agent, _remote(settings, app, access))
-    if receiving is not None:
-        await asyncio.to_thread(receiving.archive.close)
+    if archive is not None:
+        await asyncio.to_thread(archive.close)
     in_hand.close()
+
+
+def _intake(
+    settings: Settings, store: Store, leader: Leader, secrets: Secrets, with_agent: bool, cluster: bool
+) -> Intake:
+    from towline.server.facts import NAMESPACE
+    from towline.server.intake import Intake
+
+    return Intake(
+        store,
+        leader,
+        NAMESPACE,
+        settings.pool,
+        partial(_mount_roots, settings.home),
+        partial(_policy, settings.home),
+        secrets.check,
+        _check(leader, alone=with_agent and not cluster, cluster=cluster),
+    )
 
 
 async def _receiving(home: Path, store: Store) -> Receiving:

@@ -143,8 +143,8 @@ class Archive:
     def _answer(self, asked: _Ask) -> None:
         try:
             asked.answer(self._extent(asked.attempt))
-        except sqlite3.Error as error:
-            asked.answer(OSError(str(error)))
+        except OSError as error:
+            asked.answer(error)
 
     def _handle(self, appends: Sequence[_Append]) -> None:
         if not appends:
@@ -152,10 +152,10 @@ class Archive:
         told: list[tuple[Done, Exception | None]] = []
         try:
             self._write(appends, told)
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             self._extents.clear()
             self._give_up()
-            told = [(append.done, OSError(str(error))) for append in appends]
+            told = [(append.done, error) for append in appends]
         if len(self._extents) > _KNOWN_ATTEMPTS:
             self._extents.clear()
         for done, error in told:
@@ -212,7 +212,7 @@ class Archive:
         """What a failed write has left is not relied upon: the segment ends where the last good one did."""
         if self._file < 0:
             return
-        with contextlib.suppress(OSError, sqlite3.Error):
+        with contextlib.suppress(OSError):
             os.ftruncate(self._file, self._end)
             self._seal()
         if self._file >= 0:
@@ -266,6 +266,10 @@ class Archive:
     def sealed(self) -> dict[int, int]:
         """Sealed segments, the oldest first, with their bytes."""
         return self._index.sealed()
+
+    def kept_bytes(self) -> int:
+        """What all segments take on the disk."""
+        return sum(path.stat().st_size for path in self._folder.glob("*.seg"))
 
     def attempts_in(self, segment: int) -> list[str]:
         return self._index.attempts_in(segment)

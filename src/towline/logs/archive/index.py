@@ -2,7 +2,7 @@
 
 It can be made again from the segments, so a commit waits for no disk: what a crash of the machine takes
 away is found again by ``Archive.open``, which reads what is not noted as sealed. All methods block, and may
-be called from any thread.
+be called from any thread; they raise OSError.
 """
 
 from __future__ import annotations
@@ -58,7 +58,12 @@ class Piece(NamedTuple):
     stored: int
 
 
-NOTHING = Extent((0, 0), (False, False))
+@contextmanager
+def _explained() -> Generator[None, None, None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise OSError(f"the index of the output that is kept: {error}") from error
 
 
 class Index:
@@ -72,17 +77,18 @@ class Index:
             self._connection.close()
 
     def _rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self._lock:
+        with self._lock, _explained():
             return self._connection.execute(statement, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection, None, None]:
-        with self._lock:
+        with self._lock, _explained():
             self._connection.execute("BEGIN")
             try:
                 yield self._connection
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
 

@@ -14,6 +14,7 @@ from towline.server.gateway import Gateway
 from towline.server.intake import Intake
 from towline.server.leader import Leader
 from towline.server.leader.retrying import Retrier
+from towline.server.logs.retention import Retention
 from towline.server.settings import Settings
 from towline.server.vault import Vault
 from towline.server.vault.logins import Logins
@@ -40,6 +41,7 @@ class Service:
     vault: Vault
     logins: Logins
     secrets: Secrets
+    retention: Retention
     stop: Callable[[], None]
     access: Access | None = None
     """Of a server that others than its own machine reach."""

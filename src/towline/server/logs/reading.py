@@ -45,15 +45,21 @@ class Output:
         """Raises Unavailable where the node alone has it and is not connected: on one machine."""
         if self._archive is None:
             return await self._ask(self._node, self._attempt, stream, offset, limit)
-        shipped = await self._shipped(self._archive, stream, offset, limit)
+        try:
+            return await self._from_both(self._archive, stream, offset, limit)
+        except OSError as error:
+            return LogChunk(request=0, offset=0, data=b"", index=(), end=True, error=str(error))
+
+    async def _from_both(self, archive: Archive, stream: str, offset: int, limit: int) -> LogChunk:
+        shipped = await self._shipped(archive, stream, offset, limit)
         if shipped is not None:
             return shipped
         try:
             chunk = await self._ask(self._node, self._attempt, stream, offset, limit)
         except Unavailable:
-            return await self._without_node(self._archive, stream, offset, limit)
+            return await self._without_node(archive, stream, offset, limit)
         if chunk.end and not chunk.data:  # perhaps the last of it has been shipped and removed meanwhile
-            return await self._shipped(self._archive, stream, offset, limit) or chunk
+            return await self._shipped(archive, stream, offset, limit) or chunk
         return chunk
 
     async def _shipped(self, archive: Archive, stream: str, offset: int, limit: int) -> LogChunk | None:
@@ -79,7 +85,7 @@ class Output:
         begin = max(0, size + offset) if offset < 0 else offset
         of = STREAMS.index(stream)
         begin, data, index = await asyncio.to_thread(archive.read, self._attempt, of, begin, limit)
-        end = ended and begin + len(data) >= size
+        end = ended and (not data or begin + len(data) >= size)
         return LogChunk(request=0, offset=begin, data=data, index=index, end=end)
 
     # --- what people have to be told ----------------------------------------------------------------
