@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from towline.build import build
 from towline.coordination.filelock import FileLease
 from towline.core.agent.machine import AgentMachine
 from towline.images import ImageStore
+from towline.logs.notes import tell_never_started
 from towline.runtime import process
 from towline.runtime.docker.probe import probe_docker
 from towline.runtime.exec.oci import OciEntering
@@ -107,6 +109,7 @@ class Agent:
         entering = {"process": ProcessEntering(), "oci": OciEntering(os.fspath(node_dir))}
         self._exec = NodeExec(node_dir, self._supervisor, self._docker, settings.policy, entering)
         self._executor.ended = self._exec.attempts_ended
+        self._executor.keep_log = partial(tell_never_started, node_dir / "output")
         self._environ = environ
         self._lock_inode = (node_dir / LOCK).stat().st_ino
         self._ended_by_signal = asyncio.Event()

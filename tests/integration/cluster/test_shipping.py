@@ -128,6 +128,15 @@ async def test_output_is_on_the_server_and_leaves_the_node(cluster: ClusterServe
     assert await output(cluster, name, tail=1, stream="stdout", follow=True) == (b"2\n", [])
 
 
+async def test_an_attempt_that_never_started_says_why(cluster: ClusterServer, node: NodeProcess) -> None:
+    name = await submitted(cluster, ["/no/such/program"])
+    await wait(cluster, name)
+    data, (note,) = await output(cluster, name, follow=True)
+    assert data == b""
+    assert note.startswith("It never started on node n1: ")
+    assert "/no/such/program" in note
+
+
 async def test_an_agent_killed_in_mid_flood_leaves_no_gap_and_doubles_no_byte(
     cluster: ClusterServer, node: NodeProcess, tmp_path: Path
 ) -> None:

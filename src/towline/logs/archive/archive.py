@@ -24,18 +24,18 @@ _GROUP_BYTES = 8 * 1024**2
 _KNOWN_ATTEMPTS = 20_000
 _READ_PIECES = 64
 
-Done = Callable[[Exception | None], None]
+Done = Callable[[Exception | None], object]
 """Told in the writer's thread when it is durable, or why it is not: an OSError, or a ValueError for what
 does not follow on what is there."""
 
 
 class Stored(NamedTuple):
     """Bytes from ``offset`` on, which is not the one that was asked for where what was there is removed.
-    ``index`` as in logs.Chunk."""
+    ``times`` as in logs.Chunk's index."""
 
     offset: int
     data: bytes
-    index: tuple[tuple[int, int], ...]
+    times: tuple[tuple[int, int], ...]
 
 
 class _Append(NamedTuple):
@@ -45,7 +45,7 @@ class _Append(NamedTuple):
 
 class _Ask(NamedTuple):
     attempt: str
-    answer: Callable[[Extent | Exception], None]
+    answer: Callable[[Extent | Exception], object]
 
 
 class Archive:
@@ -100,7 +100,7 @@ class Archive:
 
     def _recover(self, number: int) -> None:
         """Find every whole frame of a segment, cut off what was being written, and seal it."""
-        end, pieces = 0, []
+        end, pieces = 0, list[Piece]()
         for position, length, frame in frames.scan(self._path(number)):
             end = position + length
             pieces.append(_piece(frame, number, position, length))
@@ -118,7 +118,7 @@ class Archive:
     def append(self, frame: Frame, done: Done) -> None:
         self._work.put(_Append(frame, done))
 
-    def ask(self, attempt: str, answer: Callable[[Extent | Exception], None]) -> None:
+    def ask(self, attempt: str, answer: Callable[[Extent | Exception], object]) -> None:
         """How much of an attempt is durable, once everything that was handed over before is."""
         self._work.put(_Ask(attempt, answer))
 

@@ -40,9 +40,15 @@ class Output:
         self._name = name
         self._follow = follow
         self._away = False
+        self._empty = True
 
     async def read(self, stream: str, offset: int, limit: int) -> LogChunk:
         """Raises Unavailable where the node alone has it and is not connected: on one machine."""
+        chunk = await self._read(stream, offset, limit)
+        self._empty = self._empty and not chunk.data
+        return chunk
+
+    async def _read(self, stream: str, offset: int, limit: int) -> LogChunk:
         if self._archive is None:
             return await self._ask(self._node, self._attempt, stream, offset, limit)
         try:
@@ -91,6 +97,8 @@ class Output:
     # --- what people have to be told ----------------------------------------------------------------
     async def notes(self) -> list[str]:
         """What is missing of what was read, once that is over."""
+        if self._empty and (row := await self._now()) is not None and _never_started(row):
+            return [f"It never started on node {await self._name()}: {row.message or row.reason}"]
         if self._archive is None:
             return []
         notes: list[str] = []
@@ -114,3 +122,7 @@ class Output:
                 when = "" if at_ms is None else f" (until {rfc3339(at_ms)})"
                 told.append(f"{size} bytes of {STREAMS[stream]}{when}")
         return f"{what}: {' and '.join(told)} had reached the server, and what came after is not shown."
+
+
+def _never_started(row: AttemptRow) -> bool:
+    return row.state == AttemptState.FINISHED and row.started_at is None

@@ -123,5 +123,18 @@ async def test_what_had_to_make_room_is_told_of(kept: Kept) -> None:
     assert note == "Some of this output was removed from the server to make room for newer."
 
 
+async def test_an_attempt_that_never_started_says_why() -> None:
+    class Failed(Node):
+        async def row(self) -> AttemptRow:
+            return rows.attempt("job1", 0, state="finished", message="There is no image x:1.")
+
+    says = "It never started on node n1: There is no image x:1."
+    assert await shown(None, Failed(b"", live=False)) == (b"", [says])
+    assert await shown(None, Failed(b"[towline: it never started]", live=False)) == (
+        b"[towline: it never started]",
+        [],
+    )
+
+
 async def test_on_one_machine_the_node_alone_is_asked() -> None:
     assert await shown(None, Node(b"text")) == (b"text", [])
