@@ -116,6 +116,7 @@ def test_a_torn_end_is_cut_off(kept: Kept, cut: int) -> None:
         name.unlink()
     kept.open()
     assert kept.archive.extent(A).sizes == (200, 0)
+    assert kept.archive.sealed() == {1: last.stat().st_size}
     assert kept.append(frame(A, 200, b"new")) == [None]
     assert kept.text(A) == b"A" * 100 + b"B" * 100 + b"new"
 
