@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,26 @@ WHO = ["supervisor", "keeper", "both"]
 WAITS = """echo run >> $TOW_OUT/runs; echo before
 while [ ! -e $TOW_OUT/go ]; do sleep 0.02; done
 echo after; exit 5"""
+
+
+TAKE_PIDS = """import threading, time
+while True:
+    for _ in range(60):
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+    time.sleep(0.005)"""
+
+
+@pytest.fixture
+def used_pids(node: Node) -> Iterator[None]:
+    """Where there are many kills: pids come round every few seconds, as in a week of a busy machine."""
+    if node.kills < 50:
+        yield
+        return
+    with subprocess.Popen([sys.executable, "-c", TAKE_PIDS]) as taking:
+        yield
+        taking.kill()
 
 
 def _runs(plan: Plan) -> int:
@@ -82,6 +105,7 @@ def test_an_end_without_any_witness_is_lost(node: Node) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("used_pids")
 def test_killed_at_random_moments(node: Node) -> None:
     """Kills while short attempts come and go: each ran at most once, with its own exit code and output."""
     dice = random.Random(20260801)
