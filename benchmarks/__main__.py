@@ -23,6 +23,7 @@ from benchmarks import (
     packing,
     placement,
     scheduler_core,
+    shipping,
     throughput,
     usage,
 )
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "dag": dag.run,
     "images": images.run,
     "logs": logs.run,
+    "logs-shipped": shipping.run,
     "usage": usage.run,
     "crun": containers.crun,
     "runc": containers.runc,

@@ -64,10 +64,11 @@ class Home:
                 )
         return Run(wall_s=wall_s, cpu_s=usage.ru_utime + usage.ru_stime, status=0)
 
-    def start_server(self, prefix: Sequence[str] = ()) -> float:
+    def start_server(self, prefix: Sequence[str] = (), arguments: Sequence[str] = ()) -> float:
         """Start the server and wait until it is ready; returns the seconds that took."""
         (self.path / "logs").mkdir(exist_ok=True)
         command = [sys.executable, "-P", "-m", "towline.launch", "server", "--home", str(self.path)]
+        command += arguments
         begin = time.perf_counter()
         with (self.path / "logs" / "server.log").open("ab") as log:
             self._server = subprocess.Popen(

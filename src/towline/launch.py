@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from towline.model.job import JobSpec
     from towline.runtime.policy import Policy
     from towline.server.access.cluster import Access
+    from towline.server.intake import Intake
+    from towline.server.leader import Leader
+    from towline.server.logs.receiving import Receiving
     from towline.server.metrics import Metrics
     from towline.server.process.local import Remote
     from towline.server.process.node import AgentProcess
@@ -155,10 +158,10 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.server.events import Feed
     from towline.server.facts import NAMESPACE, Facts
     from towline.server.gateway import Gateway
-    from towline.server.intake import Intake
     from towline.server.leader import InHand, Leader, in_hand_path
     from towline.server.leader.clock import Clock
     from towline.server.leader.rules import rules_maker
+    from towline.server.logs.retention import Retention
     from towline.server.process.local import LocalServer
     from towline.store.sqlite import SqliteStore
 
@@ -168,13 +171,17 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     feed = Feed(settings.pool, store, settings.event_tail)
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
-    gateway = Gateway(feed, settings, logins.login_for, secrets.values_for)
+    receiving = None if access is None else await _receiving(settings.home, store)
+    gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving)
     rules = rules_maker(*settings.rules)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)
     leader = Leader(store, Clock(), settings, in_hand, audience, rules, metrics)
     gateway.attach(leader)
-    server = LocalServer(settings, store, leader, gateway)
+    archive = None if receiving is None else receiving.archive
+    days, output_bytes = settings.retention_days, settings.retention_logs_bytes
+    retention = Retention(store, archive, settings.pool, days, output_bytes)
+    server = LocalServer(settings, store, leader, gateway, retention)
     service = Service(
         settings=settings,
         store=store,
@@ -182,21 +189,14 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         gateway=gateway,
         feed=feed,
         facts=Facts(store, NAMESPACE),
-        intake=Intake(
-            store,
-            leader,
-            NAMESPACE,
-            settings.pool,
-            partial(_mount_roots, settings.home),
-            partial(_policy, settings.home),
-            secrets.check,
-            _check(leader, alone=agent is not None and access is None, cluster=access is not None),
-        ),
+        intake=_intake(settings, store, leader, secrets, agent is not None, access is not None),
         vault=vault,
         logins=logins,
         secrets=secrets,
+        retention=retention,
         stop=server.stop,
         access=access,
+        archive=archive,
         metrics=metrics,
     )
     if metrics is not None:
@@ -205,7 +205,37 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     if access is not None:
         app = audited(app, Audit(store))
     await server.run(local_app(app), listener, agent, _remote(settings, app, access))
+    if archive is not None:
+        await asyncio.to_thread(archive.close)
     in_hand.close()
+
+
+def _intake(
+    settings: Settings, store: Store, leader: Leader, secrets: Secrets, with_agent: bool, cluster: bool
+) -> Intake:
+    from towline.server.facts import NAMESPACE
+    from towline.server.intake import Intake
+
+    return Intake(
+        store,
+        leader,
+        NAMESPACE,
+        settings.pool,
+        partial(_mount_roots, settings.home),
+        partial(_policy, settings.home),
+        secrets.check,
+        _check(leader, alone=with_agent and not cluster, cluster=cluster),
+    )
+
+
+async def _receiving(home: Path, store: Store) -> Receiving:
+    """What the nodes of a cluster ship of their output is kept in the server's home."""
+    from towline.logs.archive import Archive
+    from towline.server.logs.receiving import Receiving
+
+    archive = Archive(home / "output")
+    await asyncio.to_thread(archive.open)
+    return Receiving(archive, store)
 
 
 async def _vault(store: Store, home: Path) -> tuple[Vault, Logins, Secrets]:

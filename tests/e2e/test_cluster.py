@@ -31,8 +31,10 @@ class Cluster:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def serve(self) -> subprocess.Popen[bytes]:
+        out = self.folder / "s" / "out"
+        before = out.read_bytes().count(b"Serving") if out.exists() else 0
         server = self._start("server", self.folder / "s", "--listen", f"127.0.0.1:{self.port}")
-        until(lambda: b"Serving" in (self.folder / "s" / "out").read_bytes(), "the server to start")
+        until(lambda: out.read_bytes().count(b"Serving") > before, "the server to start")
         self.admin.tow("nodes")  # waits until it answers
         return server
 
@@ -119,6 +121,9 @@ def test_two_nodes_join_and_run_what_a_user_submits_from_elsewhere(cluster: Clus
     until(lambda: cluster.state("n1") == "disconnected", "n1 to be gone")
     cluster.admin.tow("node", "forget", "n1")
     assert cluster.state("n1") is None
+    assert user.tow("logs", f"{done['id']}/say.3").stdout.endswith(" 3\n"), "it was shipped, whoever ran it"
+    assert "0 jobs would be removed" in cluster.admin.tow("gc", "--dry-run").stdout
+    assert "asks for the role admin" in user.tow("gc", status=2).stderr
     # One in the wrong hands is cut off while it is connected.
     cluster.admin.tow("node", "forget", "n2", "--force")
     assert cluster.state("n2") is None

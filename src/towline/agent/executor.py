@@ -84,6 +84,10 @@ class Executor:
         """Told of attempts that have ended, before the server is."""
         self.lease_ms: Callable[[], int] = lambda: 0
         """Gives the row of node leases of this moment; 0: this node has none."""
+        self.news: Callable[[Sequence[AttemptUpdate]], None] = lambda _: None
+        """Told of all that the supervisor says of attempts, and of what cannot be prepared."""
+        self.keep_log: Callable[[Sequence[str], Sequence[tuple[int, str]]], None] = lambda *_: None
+        """Given what was tried, with unix ms, for attempts that will never start."""
         self._log = structlog.get_logger("agent")
 
     def attach(self, server: Server, supervisor: Supervisor) -> None:
@@ -132,6 +136,7 @@ class Executor:
                 settled.append(update)
         if over:
             self.ended(over)
+        self.news(settled)
         return settled
 
     def _plan_flush(self) -> None:
@@ -234,7 +239,10 @@ class Executor:
 
     def _fail(self, attempts: tuple[str, ...], error: Unprepared) -> None:
         self._log.info("cannot prepare", first=attempts[:1], count=len(attempts), reason=str(error))
+        self.keep_log(attempts, (*error.tried, (self._clock_ms(), f"it never started: {error}")))
         self.tell(on.PrepareFailed(attempts, error.reason, str(error)))
+        ended = AttemptState.FINISHED.value
+        self.news([AttemptUpdate(attempt=attempt, state=ended) for attempt in attempts])
 
     def _cancel(self, attempt: str) -> None:
         for template, waiting in self._waiting.items():

@@ -2,7 +2,8 @@
 
 What the machine says in one turn of the event loop leaves as one frame. Frames are read and written
 in the transport's own callbacks, without a task or a future for each. What may wait (the bytes of
-further commands) goes in small frames, and only while the transport has nothing else to send.
+further commands, output that is shipped) goes in small frames, and only while the transport has nothing
+else to send.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from socket import AF_UNIX, IPPROTO_TCP, TCP_NOTSENT_LOWAT
 from typing import Any, Protocol
 
 import msgspec
@@ -29,6 +31,7 @@ from towline import logs
 from towline.agent.capacity import Capacity, NodeUsage
 from towline.agent.cluster.dialing import Dial
 from towline.agent.cluster.leasing import NodeLease
+from towline.agent.cluster.shipping import Shipper
 from towline.agent.fetching.serving import ArtifactsServing
 from towline.agent.images import NodeImages
 from towline.agent.supervision import kernel
@@ -39,6 +42,7 @@ from towline.core.rows import GpuDevice
 from towline.wire import messages as wire
 from towline.wire.artifacts import ArtifactsCall
 from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
+from towline.wire.shipping import LogAck
 from towline.wire.usage import ReadUsage
 
 HEARTBEAT_S = 2.0
@@ -51,6 +55,9 @@ FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.5
 MAX_FRAME_BYTES = 128 * 1024**2
 MAX_READ_BYTES = 1024**2
+SHIPPED_AT_ONCE = 4
+UNSENT_BYTES = 128 * 1024
+"""What the kernel takes of us before it can send it: a report waits behind no more than that."""
 
 _ATTEMPT = re.compile(r"[A-Za-z0-9-]{1,200}\Z")
 
@@ -143,6 +150,7 @@ class Link:
         further: Further | None = None,
         usage: NodeUsage | None = None,
         lease: NodeLease | None = None,
+        shipper: Shipper | None = None,
     ) -> None:
         self._dial = dial
         self._identity = identity
@@ -157,6 +165,9 @@ class Link:
         self._lease = lease
         self._hello_ms = 0
         self._beat_s = HEARTBEAT_S
+        self._shipper = shipper
+        if shipper is not None:
+            shipper.ready = self._flush_soon
         self._connection: _Connection | None = None
         self._welcomed = False
         self._waiting: list[wire.FromAgent] = []
@@ -195,15 +206,16 @@ class Link:
 
     def say(self, message: wire.FromAgent) -> None:
         self._waiting.append(message)
-        if not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+        self._flush_soon()
 
     def say_in_time(self, message: ExecSaid) -> None:
         """In the order of these calls, but after everything that is said otherwise."""
         if self._connection is None:
             return  # whom it was for has gone with the link
         self._patient.append(message)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -219,6 +231,17 @@ class Link:
         connection = self._connection
         while self._patient and connection is not None and not connection.congested:
             connection.say(wire.encode([self._patient.popleft()]))
+        if self._shipper is not None and connection is not None and self._welcomed:
+            self._ship(connection, self._shipper)
+
+    def _ship(self, connection: _Connection, shipper: Shipper) -> None:
+        """A few at once: what was said meanwhile goes before the next ones."""
+        for _ in range(SHIPPED_AT_ONCE):
+            message = None if connection.congested else shipper.next()
+            if message is None:
+                return
+            connection.say(wire.encode([message]))
+        self._flush_soon()
 
     def drop(self, why: str) -> None:
         """Close the link now; ``run`` opens another one."""
@@ -264,6 +287,9 @@ class Link:
             return None
         self._missed = False
         assert isinstance(connection, _Connection)
+        socket = connection.transport.get_extra_info("socket")
+        if socket is not None and socket.family != AF_UNIX:
+            socket.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         return connection
 
     async def _serve(self, connection: _Connection) -> str | None:
@@ -287,6 +313,8 @@ class Link:
             self._connection = None
             if self._further is not None:
                 self._further.link_closed()
+            if self._shipper is not None:
+                self._shipper.link_closed()
             connection.transport.close()
             await closed
             self._executor.tell(on.LinkClosed())
@@ -353,6 +381,10 @@ class Link:
                     self._lease.answered(message.term, message.sent_boottime_ms)
             case wire.ReadLog():
                 self.say(read_log(message, self._output_dir, executor.machine.is_live(message.attempt)))
+            case LogAck():
+                if self._shipper is not None:
+                    self._shipper.acked(message)
+                    self._flush_soon()
             case ArtifactsCall():
                 self._artifacts.answer(message, self.say)
             case wire.Welcome():
@@ -374,6 +406,8 @@ class Link:
             self._lease.welcomed(message.lease, message.term, self._hello_ms)
         self._log.info("linked", term=message.term, server=message.build)
         self._executor.tell(on.Welcomed(message.term))
+        if self._shipper is not None:
+            self._shipper.link_opened(message.log_window_bytes)
 
     def _refused(self, message: wire.Refused) -> None:
         if message.retry_ms is None:

@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from towline.agent import capacity
 from towline.agent.artifacts import Artifacts
 from towline.agent.cluster.dialing import Dial, dial_cluster, dial_socket
 from towline.agent.cluster.leasing import NodeLease
+from towline.agent.cluster.shipping import Shipper
 from towline.agent.devices import LocalGpus, find_gpus
 from towline.agent.docker.side import DockerSide, probes_of
 from towline.agent.exec.service import NodeExec
@@ -35,6 +37,7 @@ from towline.build import build
 from towline.coordination.filelock import FileLease
 from towline.core.agent.machine import AgentMachine
 from towline.images import ImageStore
+from towline.logs.notes import tell_never_started
 from towline.runtime import process
 from towline.runtime.docker.probe import probe_docker
 from towline.runtime.exec.oci import OciEntering
@@ -109,6 +112,7 @@ class Agent:
         self._executor.ended = self._exec.attempts_ended
         self._lease = NodeLease(os.fspath(node_dir))
         self._executor.lease_ms = lambda: self._lease.since_ms
+        self._executor.keep_log = partial(tell_never_started, node_dir / "output")
         self._environ = environ
         self._lock_inode = (node_dir / LOCK).stat().st_ino
         self._ended_by_signal = asyncio.Event()
@@ -162,6 +166,7 @@ class Agent:
             self._exec,
             capacity.NodeUsage(self._settings.node_dir, self._machine),
             self._lease,
+            self._shipper(),
         )
         self._docker.supervisor = self._supervisor
         self._executor.attach(link, self._docker)
@@ -174,6 +179,14 @@ class Agent:
             return await link.run(self._supervisor.journal_read)
         finally:
             telling.cancel()
+
+    def _shipper(self) -> Shipper | None:
+        """On one machine the server reads the node's files."""
+        if self._settings.local:
+            return None
+        shipper = Shipper(self._settings.node_dir / "output", self._machine.is_live)
+        self._executor.news = shipper.news
+        return shipper
 
     def _dial(self, node: str) -> Dial:
         """How to reach the server: this machine's, or the cluster's that it is a node of."""

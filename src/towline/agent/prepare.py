@@ -44,10 +44,12 @@ and the link opened anew."""
 
 
 class Unprepared(Exception):
-    """An attempt cannot be prepared. ``reason`` is a Reason's word; the text is for people."""
+    """An attempt cannot be prepared. ``reason`` is a Reason's word; the text is for people, and ``tried``
+    what was done, with unix ms."""
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: str, tried: tuple[tuple[int, str], ...] = ()) -> None:
         self.reason = reason
+        self.tried = tried
         super().__init__(message)
 
 
@@ -199,7 +201,9 @@ class Preparer:
                 return
             image = await self._image(template, spec.image)
             data = await self._container(spec, image, roots)
-        except (ImageFailed, StartFailed) as error:
+        except ImageFailed as error:
+            raise Unprepared(str(error), error.reason, error.tried) from error
+        except StartFailed as error:
             raise Unprepared(str(error), error.reason) from error
         except (NodeError, OSError) as error:
             raise Unprepared(str(error), Reason.START_FAILED.value) from error

@@ -49,6 +49,12 @@ def logs(
         int | None, typer.Option("--attempt", min=1, metavar="N", help="Of this attempt, not the latest.")
     ] = None,
     stream: Annotated[str, typer.Option("--stream", help="stdout, stderr or both.")] = "both",
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="TIME", help="What was written since: 10m ago, or a time as 2026-01-31T12:00Z."
+        ),
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Send control sequences to the terminal as they are.")
     ] = False,
@@ -64,6 +70,7 @@ def logs(
     Examples:
       tow logs flights/count.3
       tow logs flights/count.3 -f --tail 20
+      tow logs flights/count.3 --since 10m
       tow logs flights/report > report.txt
       tow logs flights/count.3 --attempt 1 --timestamps
     """
@@ -71,8 +78,9 @@ def logs(
     async def work(client: Client) -> int:
         named = terminal.reference(what)
         _check_stream(stream)
+        since_ms = None if since is None else _since_ms(since)
         job = await client.job(named.job)
-        options: dict[str, Any] = {"tail": tail, "stream": stream}
+        options: dict[str, Any] = {"tail": tail, "stream": stream, "since": since_ms}
         if json:
             await _print_json(job, named, attempt, follow, options)
             return terminal.OK
@@ -96,6 +104,25 @@ def _check_stream(stream: str) -> None:
         from towline.errors import RequestError
 
         raise RequestError(f"--stream is stdout, stderr or both, and not {terminal.safe(stream)!r}.")
+
+
+def _since_ms(text: str) -> int:
+    """A duration before now, or a time of day with a zone; unix ms."""
+    from towline.errors import RequestError
+    from towline.model.units import parse_duration
+
+    now = datetime.now(UTC)
+    try:
+        return max(0, int(now.timestamp() * 1000) - parse_duration(text))
+    except ValueError:
+        pass
+    try:
+        return max(0, int(datetime.fromisoformat(text).astimezone(UTC).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise RequestError(
+            f"--since is {terminal.safe(text)!r}: write how long ago, such as 10m, or a time, such as "
+            f"{now:%Y-%m-%dT%H:%M:%SZ}."
+        ) from None
 
 
 async def _only(job: Job, named: terminal.Reference) -> tuple[str, int] | None:
@@ -142,9 +169,13 @@ async def _follow_all(
 
 async def copy(chunks: AsyncGenerator[LogChunk, None], writer: Lines) -> None:
     async with aclosing(chunks):
+        notes: list[str] = []
         async for chunk in chunks:
             writer.take(chunk)
+            notes += [chunk.note] if chunk.note is not None else []
     writer.end()
+    for note in notes:
+        terminal.say(terminal.safe(f"warning: {note}"))
 
 
 async def _print_json(
@@ -154,10 +185,25 @@ async def _print_json(
     task, index = one or (named.task, named.index)
     attempt = attempt or (await _latest_attempt(job, *one) if one else None)
     chunks = job.logs(task, index, attempt=attempt, follow=follow, **options)
-    entries = [_entry(chunk) async for chunk in chunks]
+    entries: list[dict[str, object]] = []
+    notes: list[str] = []
+    async for chunk in chunks:
+        if chunk.note is None:
+            entries.append(_entry(chunk))
+        else:
+            notes.append(chunk.note)
     if attempt is None and one:  # it was started while we followed
         attempt = await _latest_attempt(job, *one)
-    terminal.write_json({"job": job.id, "task": task, "index": index, "attempt": attempt, "entries": entries})
+    terminal.write_json(
+        {
+            "job": job.id,
+            "task": task,
+            "index": index,
+            "attempt": attempt,
+            "entries": entries,
+            "notes": notes,
+        }
+    )
 
 
 async def _latest_attempt(job: Job, task: str, index: int) -> int | None:
@@ -288,12 +334,15 @@ class Copying:
     async def _copy(self, chunks: AsyncGenerator[LogChunk, None]) -> None:
         from towline.errors import TowlineError
 
+        notes: list[str] = []
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
                     self._taken += 1
+                    if chunk.note is not None:
+                        notes.append(chunk.note)
                     await self._pass_on(chunk)
-            self.complete = True
+            self.complete = not notes
         except TowlineError as error:
             terminal.say(terminal.safe(f"error: its output cannot be had: {error}"))
         except (BrokenPipeError, Unwritable):
@@ -302,6 +351,8 @@ class Copying:
             raise Unwritable(error.errno, error.strerror) from None
         for writer in self._writers.values():
             writer.end()
+        for note in notes:
+            terminal.say(terminal.safe(f"warning: {note}"))
         self._tell_dropped()
 
     async def _pass_on(self, chunk: LogChunk) -> None:

@@ -19,7 +19,7 @@ from towline.cli import (
     vault,
 )
 from towline.cli.artifacts import command as artifacts
-from towline.cli.cluster import access, context, nodes, serving, top
+from towline.cli.cluster import access, collecting, context, nodes, serving, top
 from towline.cli.exec import command as execute
 from towline.cli.screen import descriptors, terminal
 
@@ -49,6 +49,7 @@ for module in (
     nodes,
     context,
     access,
+    collecting,
     simulate,
     doctor,
     files,

@@ -186,14 +186,16 @@ class Job:
         tail: int | None = None,
         follow: bool = False,
         stream: str = "both",
+        since: int | None = None,
     ) -> AsyncGenerator[LogChunk, None]:
         """The output of one element, of its latest attempt where none is named.
 
         ``task`` and ``index`` may be left out where there is only one. ``tail``: the last lines only.
         ``follow``: waits for its start if need be, and ends when the attempt's output is complete.
+        ``since``: what was written at that time, in unix ms, or later.
         """
         path = await self._log_path(task, index)
-        query: dict[str, Any] = {"attempt": attempt, "follow": follow, "stream": stream}
+        query: dict[str, Any] = {"attempt": attempt, "follow": follow, "stream": stream, "since": since}
         resumed = Resumed()
         while True:
             # Read again after a break: from the start, since offsets say what was seen, and not the tail.

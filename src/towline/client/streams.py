@@ -22,13 +22,15 @@ class Message(NamedTuple):
 
 class LogChunk(Struct, frozen=True, kw_only=True):
     """A piece of an attempt's output. ``stream`` is stdout or stderr, ``offset`` counts bytes of that
-    stream, ``at`` is unix milliseconds of its writing (None: not known)."""
+    stream, ``at`` is unix milliseconds of its writing (None: not known). ``note``, in a chunk without data at
+    the end, says what of the output is missing."""
 
     stream: str
     at: int | None = None
     offset: int
     data: bytes
     """base64 on the wire, which msgspec undoes."""
+    note: str | None = None
 
 
 async def lines(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
@@ -80,6 +82,8 @@ class Resumed:
 
     def fresh(self, chunk: LogChunk) -> LogChunk | None:
         """The part of the chunk that was not seen yet, or None."""
+        if chunk.note is not None:
+            return chunk
         seen = self._seen.get(chunk.stream, 0)
         end = chunk.offset + len(chunk.data)
         if chunk.data and end <= seen:

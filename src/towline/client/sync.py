@@ -132,8 +132,11 @@ class SyncJob:
         tail: int | None = None,
         follow: bool = False,
         stream: str = "both",
+        since: int | None = None,
     ) -> Iterator[LogChunk]:
-        chunks = self._job.logs(task, index, attempt=attempt, tail=tail, follow=follow, stream=stream)
+        chunks = self._job.logs(
+            task, index, attempt=attempt, tail=tail, follow=follow, stream=stream, since=since
+        )
         return self._loop.iterate(chunks)
 
 

@@ -7,7 +7,10 @@ from towline.model.states import Reason
 
 
 class ImageFailed(TowlineError):
-    """An attempt cannot start for its image's sake. ``reason`` is a Reason's word, as in StartFailed."""
+    """An attempt cannot start for its image's sake. ``reason`` is a Reason's word, as in StartFailed;
+    ``tried`` what was done for it, with unix ms."""
+
+    tried: tuple[tuple[int, str], ...] = ()
 
     def __init__(self, message: str, reason: Reason) -> None:
         self.reason = reason.value

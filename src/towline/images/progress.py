@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from towline.images.failures import ImageFailed
 from towline.model.pulls import ASKING, PULLING, UNPACKING
 
 __all__ = ["ASKING", "PULLING", "UNPACKING", "Progress"]
@@ -22,10 +23,26 @@ class Progress:
     def __init__(self, name: str, digest: str | None = None, step: str = PULLING) -> None:
         self.name = name
         self.digest = digest
-        self.step = step
+        self.steps: list[tuple[int, str]] = []
+        """(unix ms, step), in their order; the last one is the present one."""
+        self.enter(step)
         self.arrived: Callable[[], int] = lambda: 0
         self.total_bytes: int | None = None
         self.begun_s = time.monotonic()
+
+    @property
+    def step(self) -> str:
+        return self.steps[-1][1]
+
+    def enter(self, step: str) -> None:
+        if self.steps and self.steps[-1][1] == step:
+            return
+        self.steps.append((time.time_ns() // 1_000_000, step))
+
+    def tried(self) -> tuple[tuple[int, str], ...]:
+        """(unix ms, what was begun then), for people."""
+        what = self.name if self.digest is None else f"{self.name} ({self.digest})"
+        return tuple((at_ms, f"{_WORDS.get(step, step)}: {what}") for at_ms, step in self.steps)
 
     def expect(self, sizes: Mapping[str, int], blobs: Path) -> None:
         """The layers, by digest, that are all there is to come but for those in ``blobs``. A layer lies
@@ -47,6 +64,20 @@ class Progress:
         if self.total_bytes is None:
             return f"pulling: {done:.1f} MiB"
         return f"pulling: {done:.1f} of {self.total_bytes / 1024**2:.1f} MiB"
+
+
+@contextmanager
+def shown(pulls: dict[str, Progress], progress: Progress) -> Generator[Progress, None, None]:
+    """Those who look at ``pulls`` see it while it is under way; a failure tells what was tried."""
+    pulls[progress.name] = progress
+    try:
+        yield progress
+    except ImageFailed as error:
+        error.tried = (*error.tried, *progress.tried())
+        raise
+    finally:
+        if pulls.get(progress.name) is progress:
+            del pulls[progress.name]
 
 
 def _is_there(blobs: Path, digest: str) -> bool:

@@ -12,6 +12,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from towline.images.failures import ImageFailed, disk_full, not_found
 from towline.images.flights import Flights
 from towline.images.layout import ImageConfig, Resolved, is_digest, resolve
 from towline.images.partial import Work, sweep, working
-from towline.images.progress import ASKING, PULLING, UNPACKING, Progress
+from towline.images.progress import ASKING, PULLING, UNPACKING, Progress, shown
 from towline.images.records import Part, Record, Records, Signature, boot_id
 from towline.images.registries.tags import Tags
 from towline.images.settings import ImageSettings
@@ -215,29 +216,34 @@ class ImageStore:
             if digest is not None and self._ready(digest) is not None:
                 return digest, b""
         async with working(self.root / "partial") as work:
-            progress = self._begin(str(ref), work, ASKING)
-            try:
+            with self._begun(str(ref), work, ASKING):
                 return await fetch.resolve_tag(self._skopeo(work), ref, login)
-            finally:
-                self._ended(progress)
 
     async def _pull(self, ref: ImageRef, digest: str, raw: bytes | None, login: Login | None) -> Image:
         async with working(self.root / "partial") as work:
-            progress = self._begin(str(ref), work, PULLING, digest)
-            learning = asyncio.ensure_future(self._learn(progress, ref, raw, login))
-            try:
-                zstd = raw is not None and fetch.says_zstd(raw)
-                skopeo, blobs = self._skopeo(work), self.root / "blobs"
-                resolved = await fetch.pull(skopeo, ref, digest, login, blobs, zstd)
-                learning.cancel()
-                name = str(ref) if ref.digest is None else f"{ref.registry}/{ref.repository}@{digest}"
-                return await self._unpack(
-                    work, digest, name, None, work.folder / "layout", resolved, progress
-                )
-            finally:
-                learning.cancel()
-                await asyncio.gather(learning, return_exceptions=True)
-                self._ended(progress)
+            with self._begun(str(ref), work, PULLING, digest) as progress:
+                return await self._pull_into(work, progress, ref, digest, raw, login)
+
+    async def _pull_into(
+        self,
+        work: Work,
+        progress: Progress,
+        ref: ImageRef,
+        digest: str,
+        raw: bytes | None,
+        login: Login | None,
+    ) -> Image:
+        learning = asyncio.ensure_future(self._learn(progress, ref, raw, login))
+        try:
+            zstd = raw is not None and fetch.says_zstd(raw)
+            skopeo, blobs = self._skopeo(work), self.root / "blobs"
+            resolved = await fetch.pull(skopeo, ref, digest, login, blobs, zstd)
+            learning.cancel()
+            name = str(ref) if ref.digest is None else f"{ref.registry}/{ref.repository}@{digest}"
+            return await self._unpack(work, digest, name, None, work.folder / "layout", resolved, progress)
+        finally:
+            learning.cancel()
+            await asyncio.gather(learning, return_exceptions=True)
 
     async def _learn(self, progress: Progress, ref: ImageRef, raw: bytes | None, login: Login | None) -> None:
         """How much is to come, for those who look: a quick pull is over before anybody does."""
@@ -253,16 +259,14 @@ class ImageStore:
     def _skopeo(self, work: Work) -> fetch.Skopeo:
         return fetch.skopeo_in(work, self._settings, self._settings.budget_bytes(self.root))
 
-    def _begin(self, name: str, work: Work, step: str, digest: str | None = None) -> Progress:
-        progress = self.pulls[name] = Progress(name, digest, step)
+    def _begun(
+        self, name: str, work: Work, step: str, digest: str | None = None
+    ) -> AbstractContextManager[Progress]:
+        progress = Progress(name, digest, step)
         progress.arrived = work.arrived_bytes
         if step == PULLING:
             self._log.info("pulling", image=name)
-        return progress
-
-    def _ended(self, progress: Progress) -> None:
-        if self.pulls.get(progress.name) is progress:
-            del self.pulls[progress.name]
+        return shown(self.pulls, progress)
 
     # --- from this machine ------------------------------------------------------------------------
     async def _from_layout(self, ref: ImageRef, pinned: str | None) -> Image:
@@ -308,8 +312,7 @@ class ImageStore:
 
     async def _unarchive(self, ref: ImageRef, path: Path, signature: Signature) -> Image:
         async with working(self.root / "partial") as work:
-            progress = self._begin(str(ref), work, PULLING)
-            try:
+            with self._begun(str(ref), work, PULLING) as progress:
                 resolved = await fetch.unarchive(self._skopeo(work), ref, path, self.root / "blobs")
                 digest = resolved.manifest.digest
                 ready = self._ready(digest, str(ref), signature)
@@ -317,8 +320,6 @@ class ImageStore:
                     return ready
                 layout = work.folder / "layout"
                 return await self._unpack(work, digest, str(ref), signature, layout, resolved, progress)
-            finally:
-                self._ended(progress)
 
     # --- unpacking --------------------------------------------------------------------------------
     async def _unpack(
@@ -332,7 +333,7 @@ class ImageStore:
         progress: Progress | None,
     ) -> Image:
         if progress is not None:
-            progress.step = UNPACKING
+            progress.enter(UNPACKING)
         limits = Limits(self._settings.budget_bytes(self.root), self._settings.max_files)
         shown = name if progress is not None else f"in {layout}"
         begun_s = time.monotonic()

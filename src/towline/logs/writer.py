@@ -136,7 +136,13 @@ class Writer:
 
     def remark(self, stream: int, text: str, now_ms: int) -> None:
         """A note of our own in the output, on a line to itself and marked as such in the index."""
-        data = f"\n[towline: {text}]\n".encode()
+        self._put(stream, f"\n[towline: {text}]\n".encode(), now_ms)
+
+    def note(self, stream: int, text: str, now_ms: int) -> None:
+        """The same where it begins a line anyway: nothing but notes has come before."""
+        self._put(stream, f"[towline: {text}]\n".encode(), now_ms)
+
+    def _put(self, stream: int, data: bytes, now_ms: int) -> None:
         try:
             self._prepare(stream, now_ms, MARKER)
             os.pwrite(self._files[stream], data, self._sizes[stream])

@@ -43,6 +43,9 @@ class AttemptState(StrEnum):
     LOST = "lost"
 
 
+ATTEMPT_ENDED = (AttemptState.FINISHED, AttemptState.LOST)
+
+
 class Reason(StrEnum):
     """Why an attempt, an element or a job ended as it did."""
 

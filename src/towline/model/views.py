@@ -316,6 +316,15 @@ class ImagesFreedView(Struct, kw_only=True):
     left_bytes: int
 
 
+class GarbageView(Struct, kw_only=True):
+    """What was removed, or would be: ``jobs`` that ended longer ago than they are kept, and the output that
+    nodes had shipped. ``left_bytes`` is what is there of it then."""
+
+    jobs: int
+    freed_bytes: int
+    left_bytes: int
+
+
 class PullView(Struct, kw_only=True):
     """One line of the answer to a pull: how far it is, at last the image, or why there is none."""
 

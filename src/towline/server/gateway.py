@@ -22,6 +22,7 @@ from towline.errors import NotFound, Unavailable
 from towline.server.events import Feed
 from towline.server.leader import Leader
 from towline.server.link import Further, Link, Socket, not_connected, task_info
+from towline.server.logs.receiving import Receiving
 from towline.server.plausible import implausible
 from towline.server.settings import Settings
 from towline.wire.artifacts import ArtifactsAnswer, ArtifactsCall
@@ -44,6 +45,7 @@ from towline.wire.messages import (
     encode,
 )
 from towline.wire.pulls import Pull, Pulls
+from towline.wire.shipping import LogOpen, LogPart
 from towline.wire.usage import ReadUsage, UsageAnswer
 
 NOT_LEADING_RETRY_MS = 250
@@ -60,8 +62,11 @@ class Gateway:
         settings: Settings,
         login_for: Callable[[str], tuple[str, str, str] | None] = lambda _: None,
         secrets_for: Callable[[Mapping[str, str]], dict[str, bytes]] = lambda _: {},
+        receiving: Receiving | None = None,
     ) -> None:
         self._feed = feed
+        self._receiving = receiving
+        """What members of the cluster ship of their output; None: it stays on the node."""
         self._login_for = login_for
         """(registry, user, password) for an image's name."""
         self._secrets_for = secrets_for
@@ -176,6 +181,8 @@ class Gateway:
                 return
             hello = cast("Hello", hello)
             link = Link(hello.node, hello.name, hello.instance, socket)
+            if self._receiving is not None and node is not None:
+                link.shipping = self._receiving.open(hello.node, link.say)
             await self._run(link, hello, frames)
         except (msgspec.DecodeError, TimeoutError) as error:
             self._log.warning("an agent sent what is no message", reason=str(error))
@@ -235,8 +242,16 @@ class Gateway:
             older.close()
         self._links[link.node] = link
         term = self._leader.term
-        beat_ms, lease = self._heartbeat_ms, self._lease
-        link.say(Welcome(version=VERSION, build=build(), term=term, heartbeat_ms=beat_ms, lease=lease))
+        link.say(
+            Welcome(
+                version=VERSION,
+                build=build(),
+                term=term,
+                heartbeat_ms=self._heartbeat_ms,
+                lease=self._lease,
+                log_window_bytes=0 if link.shipping is None else link.shipping.window_bytes,
+            )
+        )
         link.say(Ack(term=term, seq=0, forget=cast("tuple[str, ...]", answer)))
         self._log.info("node is up", node=link.node, name=link.name, instance=link.instance)
         self.changed.set()
@@ -253,6 +268,9 @@ class Gateway:
                     self._heard(link, message)
                 elif isinstance(message, LogChunk | UsageAnswer | ArtifactsAnswer):
                     link.answered(message)
+                elif isinstance(message, LogOpen | LogPart):
+                    if link.shipping is not None:
+                        link.shipping.heard(message)
                 elif isinstance(message, ImageAnswer):
                     link.image_answer(message)
                 elif isinstance(message, Pulls):

@@ -13,6 +13,7 @@ from towline.core.commands import Order, StartOrder, StopOrder
 from towline.core.rows import SpecRow
 from towline.errors import Unavailable
 from towline.model.job import Array, TaskSpec
+from towline.server.logs.receiving import ShippingLink
 from towline.wire.artifacts import ArtifactsAnswer, ArtifactsCall
 from towline.wire.exec import (
     Credit,
@@ -82,6 +83,8 @@ class Link:
         self._request_no = 0
         self.pulls: tuple[Pull, ...] = ()
         """What the node has told last of the images that it is getting."""
+        self.shipping: ShippingLink | None = None
+        """Where the node ships the output of its attempts."""
         self.is_gone = False
 
     def say(self, *messages: FromServer) -> None:
@@ -261,6 +264,8 @@ class Link:
     def gone(self) -> None:
         """The link is closed: nobody answers any more."""
         self.is_gone = True
+        if self.shipping is not None:
+            self.shipping.close()
         for queue in (*self._calls.values(), *self._further.values()):
             queue.put_nowait(None)
         for future in self._requests.values():

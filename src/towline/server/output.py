@@ -165,6 +165,13 @@ def last_lines(pieces: list[Piece], lines: int) -> list[Piece]:
     return [piece for piece in reversed(kept) if piece.data]
 
 
+def newer(pieces: list[Piece], since_ms: int | None) -> list[Piece]:
+    """Those that were written at or after a time, and those whose time is not known."""
+    if since_ms is None:
+        return pieces
+    return [piece for piece in pieces if piece.at is None or piece.at >= since_ms]
+
+
 async def follow(merger: Merger, first: list[Piece], *, forever: bool) -> AsyncIterator[list[Piece]]:
     """``first`` and all that follows; without ``forever`` only what is there by now."""
     pieces, wait_s = first, POLL_FIRST_S

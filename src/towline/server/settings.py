@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from towline.core.lease import Silence, check_times
 from towline.errors import OperatorError, RequestError
 from towline.identity.joining import PORT
-from towline.model.units import parse_duration
+from towline.model.units import parse_bytes, parse_duration
 from towline.wire.messages import LeaseTimes
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -53,6 +53,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a node may take to answer a request for a piece of output."""
     retention_days: Positive = 30.0
     """Jobs that ended longer ago are deleted, with their events."""
+    retention_logs: str = "50Gi"
+    """Output that nodes have shipped takes so much at most: that of the oldest ended attempts goes first."""
     placement_policy: str = "headroom"
     """How what asks for GPUs is packed: headroom, best-fit, or an entry point's name."""
     order_policy: str = "slowdown"
@@ -77,7 +79,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a leader waits between attempts to lead: doubling from the first to the last."""
 
     def __post_init__(self) -> None:
-        _ = self.usage_half_life_ms
+        _ = self.usage_half_life_ms, self.retention_logs_bytes
         _ = self.lease, self.heartbeat_ms, self.silence
         for name in ("listen", "address"):
             if getattr(self, name):
@@ -140,6 +142,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if not SHORTEST_HALF_LIFE_MS <= found <= LONGEST_HALF_LIFE_MS:
             raise ValueError(f"usage_half_life is {self.usage_half_life!r}: write 1m to 3650d")
         return found
+
+    @property
+    def retention_logs_bytes(self) -> int:
+        """Raises ValueError for what is no amount of bytes."""
+        try:
+            return parse_bytes(self.retention_logs)
+        except ValueError as error:
+            raise ValueError(f"retention_logs is {self.retention_logs!r}: {error}") from None
 
     def reached_at(self, address: str | None = None) -> tuple[str, int]:
         """(host, port) for a join link: as given, as configured, or this machine's name.

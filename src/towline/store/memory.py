@@ -185,13 +185,17 @@ class MemoryStore(MemoryAccess):
             one = Reservation(namespace=row.namespace, key=row.key, digest=row.digest, job=row.job, pool=pool)
             self._keys.setdefault((row.namespace, row.key), (one, row.created_at))
 
-    async def expire(self, pool: str, before_ms: int, limit: int) -> int:
+    async def expired(self, pool: str, before_ms: int, limit: int) -> list[str]:
         old = [
             (data.row.ended_at, job)
             for job, data in self._jobs.items()
             if data.pool == pool and data.row.ended_at is not None and data.row.ended_at < before_ms
         ]
-        for _, job in sorted(old)[:limit]:
+        return [job for _, job in sorted(old)[:limit]]
+
+    async def expire(self, pool: str, before_ms: int, limit: int) -> int:
+        old = await self.expired(pool, before_ms, limit)
+        for job in old:
             del self._jobs[job]
         events = self._events.get(pool, {})
         for number in sorted(events):
@@ -201,7 +205,7 @@ class MemoryStore(MemoryAccess):
         for key, (one, created_at) in list(self._keys.items()):
             if one.pool == pool and created_at < before_ms and one.job not in self._jobs:
                 del self._keys[key]
-        return len(old[:limit])
+        return len(old)
 
     # --- idempotency keys -------------------------------------------------------------------------
     async def reserve(self, wanted: Sequence[Reservation]) -> list[Reservation]:

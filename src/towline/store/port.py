@@ -156,6 +156,11 @@ class Store(AccessStore, Protocol):
         ...
 
     # --- retention ------------------------------------------------------------------------------
+    async def expired(self, pool: str, before_ms: int, limit: int) -> list[str]:
+        """Up to ``limit`` of the jobs that ended before ``before_ms``, the oldest first: those that
+        ``expire`` would delete."""
+        ...
+
     async def expire(self, pool: str, before_ms: int, limit: int) -> int:
         """Delete up to ``limit`` of the jobs that ended before ``before_ms``, the oldest first, with
         all below them; also events and idempotency keys of no job that are older. Works in small

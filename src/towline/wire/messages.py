@@ -19,6 +19,7 @@ from towline.model.job import TaskSpec
 from towline.wire.artifacts import ArtifactsAnswer, ArtifactsCall
 from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
 from towline.wire.pulls import Pulls
+from towline.wire.shipping import LogAck, LogOpen, LogPart
 from towline.wire.usage import ReadUsage, UsageAnswer
 
 VERSION = 1
@@ -108,13 +109,15 @@ class LeaseTimes(Struct, frozen=True, kw_only=True):
 
 class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     """Server's first message, which also answers Hello as a heartbeat. ``heartbeat_ms``: how often it wants
-    to hear one. ``lease``: None where there is no node lease."""
+    to hear one. ``lease``: None where there is no node lease. ``log_window_bytes``: the output of attempts is
+    to be shipped, so far ahead of what was acknowledged at first (0: it stays on the node)."""
 
     version: int
     build: str
     term: int
     heartbeat_ms: int = 2_000
     lease: LeaseTimes | None = None
+    log_window_bytes: int = 0
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
@@ -223,7 +226,17 @@ class Goodbye(Struct, frozen=True, kw_only=True, tag="goodbye"):
 
 
 FromAgent = (
-    Hello | Heartbeat | Report | LogChunk | ImageAnswer | UsageAnswer | Pulls | ExecSaid | ArtifactsAnswer
+    Hello
+    | Heartbeat
+    | Report
+    | LogChunk
+    | LogOpen
+    | LogPart
+    | ImageAnswer
+    | UsageAnswer
+    | Pulls
+    | ExecSaid
+    | ArtifactsAnswer
 )
 FromServer = (
     Welcome
@@ -235,6 +248,7 @@ FromServer = (
     | Start
     | Stop
     | ReadLog
+    | LogAck
     | ReadUsage
     | ImageCall
     | Goodbye

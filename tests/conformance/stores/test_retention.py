@@ -22,7 +22,9 @@ async def test_jobs_that_ended_before_go_with_all_below_them(leader: Writing) ->
     await end(leader, "old", 1, ended_at=100)
     await end(leader, "new", 2, ended_at=200)
     await leader.submit("running", 3)
+    assert await leader.store.expired("default", 200, 10) == ["old"]
     assert await leader.store.expire("default", 200, 10) == 1
+    assert await leader.store.expired("default", 200, 10) == []
     assert [row.id for row in await leader.store.jobs("default", None, 9)] == ["running", "new"]
     assert await leader.store.job("old") is None
     assert await leader.store.tasks("old") == []
@@ -36,6 +38,7 @@ async def test_jobs_that_ended_before_go_with_all_below_them(leader: Writing) ->
 async def test_the_oldest_go_first_and_no_more_than_the_limit(leader: Writing) -> None:
     for seq, ended_at in ((1, 30), (2, 10), (3, 20)):
         await end(leader, f"j{seq}", seq, ended_at)
+    assert await leader.store.expired("default", 100, 2) == ["j2", "j3"]
     assert await leader.store.expire("default", 100, 2) == 2
     assert [row.id for row in await leader.store.jobs("default", None, 9)] == ["j1"]
 

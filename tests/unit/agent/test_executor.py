@@ -13,7 +13,7 @@ import pytest_asyncio
 from towline.agent import control
 from towline.agent.artifacts import Artifacts
 from towline.agent.executor import BATCH_ABOVE, Executor
-from towline.agent.prepare import Preparer, Template
+from towline.agent.prepare import Preparer, Template, Unprepared
 from towline.core.agent import events as on
 from towline.core.agent.machine import AgentMachine
 from towline.core.commands import AttemptUpdate
@@ -249,3 +249,20 @@ async def test_stop_and_forget_reach_the_supervisor(node: Node) -> None:
     report = await node.wires.next(wire.Report)
     node.executor.tell(on.Acked(1, report.seq, (name(0),)))
     assert await node.wires.next(control.Forget) == control.Forget(attempts=(name(0),))
+
+
+async def test_what_cannot_be_prepared_has_a_log_before_its_end_is_told(node: Node) -> None:
+    kept: list[tuple[tuple[str, ...], tuple[tuple[int, str], ...]]] = []
+    news: list[tuple[str, str]] = []
+    node.executor.keep_log = lambda names, lines: kept.append((tuple(names), tuple(lines)))
+    node.executor.news = lambda updates: news.extend((update.attempt, update.state) for update in updates)
+    node.preparer.gate = asyncio.Event()
+    node.preparer.crash = Unprepared("no such image", "image_not_found", ((5, "asking the registry: x:1"),))
+    node.task()
+    node.start(0, 1)
+    node.preparer.gate.set()
+    (report,) = [await node.wires.next(wire.Report)]
+    assert {update.reason for update in report.updates} == {"image_not_found"}
+    lines = ((5, "asking the registry: x:1"), (1_000, "it never started: no such image"))
+    assert kept == [((name(0), name(1)), lines)]
+    assert news == [(name(0), "finished"), (name(1), "finished")]

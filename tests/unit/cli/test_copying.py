@@ -102,3 +102,13 @@ def test_dropped_bytes_are_told_on_stderr_too(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == (
         "warning: 17 bytes of stdout were dropped: logs.max_bytes is 4; a larger logs.max_bytes keeps more.\n"
     )
+
+
+def test_what_is_missing_of_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def noted() -> AsyncGenerator[LogChunk, None]:
+        yield LogChunk(stream="stdout", offset=0, data=b"some")
+        yield LogChunk(stream="stderr", offset=0, data=b"", note="Node n1 is gone.")
+
+    assert not copied(noted(), ended(), str(tmp_path / "out"))
+    assert (tmp_path / "out").read_bytes() == b"some"
+    assert capsys.readouterr().err == "warning: Node n1 is gone.\n"

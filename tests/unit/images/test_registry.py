@@ -162,6 +162,8 @@ async def test_what_is_not_there(store: ImageStore, made: Layout, registry: Regi
     error = await failure(store, f"{registry.host}/{name}")
     assert error.reason == Reason.IMAGE_NOT_FOUND
     assert "There is no image" in str(error)
+    assert error.tried
+    assert all(f"{registry.host}/" in text for _, text in error.tried)
 
 
 # --- logins -------------------------------------------------------------------------------------------

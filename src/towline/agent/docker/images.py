@@ -18,7 +18,7 @@ from towline.images import ImageConfig, ImageFailed
 from towline.images.failures import corrupt, not_found, unpullable
 from towline.images.fetch import offline
 from towline.images.flights import Flights
-from towline.images.progress import ASKING, Progress
+from towline.images.progress import ASKING, Progress, shown
 from towline.images.settings import ImageSettings
 from towline.images.skopeo import explain
 from towline.model.imageref import ImageRef, parse_image
@@ -113,7 +113,18 @@ class EngineImages:
         """Raises ImageFailed, EngineGone."""
         layers, progress = Layers(), Progress(str(ref), step=ASKING)
         progress.arrived = lambda: layers.arrived_bytes
-        self.pulls[progress.name] = progress
+        with shown(self.pulls, progress):
+            await self._pull_layers(ref, which, tag_or_digest, login, layers, progress)
+
+    async def _pull_layers(
+        self,
+        ref: ImageRef,
+        which: str,
+        tag_or_digest: str,
+        login: tuple[str, str, str] | None,
+        layers: Layers,
+        progress: Progress,
+    ) -> None:
         plain = self._podman and self._settings.is_insecure(ref.registry)
         steps = self._engine.pull(f"{ref.registry}/{ref.repository}", tag_or_digest, login, plain)
         loop, still_s = asyncio.get_running_loop(), self._settings.pull_timeout_s
@@ -122,16 +133,14 @@ class EngineImages:
             async with whole, silence:
                 async for step in steps:
                     layers.hear(step)
-                    progress.step, progress.total_bytes = layers.step, layers.total_bytes
+                    progress.enter(layers.step)
+                    progress.total_bytes = layers.total_bytes
                     silence.reschedule(loop.time() + still_s)
         except TimeoutError:
             raise self._too_slow(which, layers.arrived_bytes, silence.expired()) from None
         except EngineRefused as error:
             text, reason = pull_failure(which, str(error))
             raise ImageFailed(text, reason) from None
-        finally:
-            if self.pulls.get(progress.name) is progress:
-                del self.pulls[progress.name]
 
     def _too_slow(self, which: str, arrived_bytes: int, silent: bool) -> ImageFailed:
         if silent:

@@ -34,6 +34,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/agent/renew"): NODE,
     ("GET", "/v1/server"): VIEWER,
     ("POST", "/v1/server/stop"): ADMIN,
+    ("POST", "/v1/gc"): ADMIN,
     ("GET", "/v1/whoami"): VIEWER,
     ("GET", "/v1/nodes"): VIEWER,
     ("GET", "/v1/nodes/{node}"): VIEWER,

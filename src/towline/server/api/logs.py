@@ -1,10 +1,11 @@
-"""Output of elements as NDJSON: ``{"stream","at","offset","data"}``, data in base64."""
+"""Output of elements as NDJSON: ``{"stream","at","offset","data"}``, data in base64. Where not all of it can
+be shown, the last lines have a ``note`` for people, and no data."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from litestar import Request, get
@@ -14,24 +15,34 @@ from litestar.response import Stream
 from towline.core.commands import attempt_id
 from towline.core.rows import AttemptRow, ElementRow, JobRow, TaskRow
 from towline.errors import NotFound
-from towline.model.states import ENDED, AttemptState
+from towline.model.states import ATTEMPT_ENDED, ENDED
 from towline.server.api.service import Service, service_of
 from towline.server.facts import has_ended
-from towline.server.output import Merger, OutputError, Piece, follow
-from towline.wire.messages import LogChunk
+from towline.server.logs.reading import Output
+from towline.server.output import Merger, OutputError, Piece, newer
+from towline.server.output import follow as following
 
 AnyRequest = Request[Any, Any, Any]
 _encoder = msgspec.json.Encoder()
-ENDED_ATTEMPTS = (AttemptState.FINISHED, AttemptState.LOST)
 
 
-class LogLine(msgspec.Struct, kw_only=True):
+class LogLine(msgspec.Struct, kw_only=True, omit_defaults=True):
     """``at`` is unix milliseconds of the writing, where it is known."""
 
     stream: str
     at: int | None
     offset: int
     data: bytes
+    note: str | None = None
+
+
+class Wanted(NamedTuple):
+    """What of an attempt's output is asked for. ``since``: what was written at or after that, unix ms."""
+
+    tail: int | None
+    stream: str
+    follow: bool
+    since: int | None
 
 
 @get("/v1/jobs/{job:str}/tasks/{task:str}/elements/{index:int}/logs")
@@ -44,6 +55,7 @@ async def logs(
     tail: Annotated[int | None, QueryParameter(ge=0)] = None,
     follow: FromQuery[bool] = False,
     stream: FromQuery[Literal["stdout", "stderr", "both"]] = "both",
+    since: Annotated[int | None, QueryParameter(ge=0)] = None,
 ) -> Stream:
     service = service_of(request)
     row = await service.facts.find(job)
@@ -57,10 +69,10 @@ async def logs(
         raise NotFound(f"Element {task}.{index} has no attempt {attempt}.")
     if found is None and not follow:
         return _stream(_nothing())
+    wanted = Wanted(tail, stream, follow, since)
     if found is None:
-        return _stream(_once_started(service, row, task_row, index, tail, stream))
-    merger, first = await open_output(service, found, tail, stream)
-    return _stream(_lines(service, found, merger, first, follow))
+        return _stream(_once_started(service, row, task_row, index, wanted))
+    return _stream(_lines(service, found, await open_output(service, found, wanted), wanted))
 
 
 async def find_attempt(service: Service, task: TaskRow, index: int, number: int | None) -> AttemptRow | None:
@@ -78,45 +90,64 @@ async def find_element(service: Service, task: TaskRow, index: int) -> ElementRo
     return page.elements[0] if page.elements else None
 
 
-async def open_output(
-    service: Service, attempt: AttemptRow, tail: int | None, stream: str
-) -> tuple[Merger, list[Piece]]:
+class Opened(NamedTuple):
+    output: Output
+    merger: Merger
+    first: list[Piece]
+
+
+async def open_output(service: Service, attempt: AttemptRow, wanted: Wanted) -> Opened:
     """Start to read, so that what is wrong is told as an error and not in the middle of a stream.
 
-    Raises Unavailable where the node is not connected.
+    Raises Unavailable where the node alone has it and is not connected.
     """
-    name = attempt_id((attempt.job, attempt.task, attempt.index, attempt.number))
+    key = (attempt.job, attempt.task, attempt.index, attempt.number)
 
-    async def read(stream: str, offset: int, limit: int) -> LogChunk:
-        return await service.gateway.read_log(attempt.node, name, stream, offset, limit)
+    async def node_name() -> str:
+        nodes = await service.store.nodes(service.settings.pool)
+        return next((node.name for node in nodes if node.id == attempt.node), attempt.node)
 
-    merger = Merger(["stdout", "stderr"] if stream == "both" else [stream], read)
+    output = Output(
+        attempt_id(key),
+        attempt.node,
+        service.archive,
+        service.gateway.read_log,
+        lambda: service.store.attempt(*key),
+        node_name,
+        follow=wanted.follow,
+    )
+    streams = ["stdout", "stderr"] if wanted.stream == "both" else [wanted.stream]
+    merger = Merger(streams, output.read)
     try:
-        return merger, await merger.start(tail)
+        return Opened(output, merger, await merger.start(wanted.tail))
     except OutputError as error:
-        if attempt.state not in ENDED_ATTEMPTS:
-            return merger, []  # it has not written anything yet
-        raise NotFound(f"The output of attempt {name} cannot be read: {error}") from None
+        if attempt.state not in ATTEMPT_ENDED:
+            return Opened(output, merger, [])  # it has not written anything yet
+        raise NotFound(f"The output of attempt {attempt_id(key)} cannot be read: {error}") from None
 
 
 async def _lines(
-    service: Service, attempt: AttemptRow, merger: Merger, first: list[Piece], forever: bool
+    service: Service, attempt: AttemptRow, opened: Opened, wanted: Wanted
 ) -> AsyncIterator[bytes]:
+    output, merger, first = opened
     while True:
         try:
-            async for pieces in follow(merger, first, forever=forever):
-                yield b"".join(_line(piece) for piece in pieces)
-            return
+            async for pieces in following(merger, first, forever=wanted.follow):
+                if shown := newer(pieces, wanted.since):
+                    yield b"".join(_line(piece) for piece in shown)
+            break
         except OutputError:
             row = await service.store.attempt(attempt.job, attempt.task, attempt.index, attempt.number)
-            if not forever or row is None or row.state in ENDED_ATTEMPTS:
-                return
+            if not wanted.follow or row is None or row.state in ATTEMPT_ENDED:
+                break
             first = []
             await asyncio.sleep(0.1)
+    for note in await output.notes():
+        yield _encoder.encode(LogLine(stream="stderr", at=None, offset=0, data=b"", note=note)) + b"\n"
 
 
 async def _once_started(
-    service: Service, row: JobRow, task: TaskRow, index: int, tail: int | None, stream: str
+    service: Service, row: JobRow, task: TaskRow, index: int, wanted: Wanted
 ) -> AsyncIterator[bytes]:
     """Wait for the element's first attempt, then follow it; nothing where it ends without one."""
     reader = service.feed.subscribe(row.id)
@@ -131,8 +162,7 @@ async def _once_started(
             reader.take()
     finally:
         service.feed.unsubscribe(reader)
-    merger, first = await open_output(service, found, tail, stream)
-    async for part in _lines(service, found, merger, first, True):
+    async for part in _lines(service, found, await open_output(service, found, wanted), wanted):
         yield part
 
 

@@ -14,6 +14,7 @@ from towline.server.gateway import Gateway
 from towline.server.intake import Intake
 from towline.server.leader import Leader
 from towline.server.leader.retrying import Retrier
+from towline.server.logs.retention import Retention
 from towline.server.settings import Settings
 from towline.server.vault import Vault
 from towline.server.vault.logins import Logins
@@ -21,6 +22,7 @@ from towline.server.vault.secrets import Secrets
 from towline.store.port import Store
 
 if TYPE_CHECKING:
+    from towline.logs.archive import Archive
     from towline.server.access.cluster import Access
     from towline.server.metrics import Metrics
 
@@ -39,9 +41,12 @@ class Service:
     vault: Vault
     logins: Logins
     secrets: Secrets
+    retention: Retention
     stop: Callable[[], None]
     access: Access | None = None
     """Of a server that others than its own machine reach."""
+    archive: Archive | None = None
+    """Likewise: the output that nodes have shipped."""
     metrics: Metrics | None = None
     """Likewise."""
 

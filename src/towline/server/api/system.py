@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
 from litestar import Request, Response, get, post
+from msgspec import Struct
 
 from towline.build import build
-from towline.errors import NotFound
-from towline.model.views import ServerView
+from towline.errors import NotFound, OperatorError
+from towline.model.views import GarbageView, ServerView
+from towline.server.api.queues import decoded
 from towline.server.api.service import service_of
 from towline.server.leader.guarding import FAULTS
 
@@ -35,6 +38,25 @@ async def show_server(request: AnyRequest) -> ServerView:
 async def stop_server(request: AnyRequest) -> None:
     """End cleanly once this is answered; what runs on nodes goes on."""
     service_of(request).stop()
+
+
+class GcBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    dry_run: bool = False
+
+
+@post("/v1/gc", status_code=200)
+async def collect_garbage(request: AnyRequest) -> GarbageView:
+    """Remove now what is older than it is kept, and output beyond its size; ``dry_run``: only say what."""
+    body = await decoded(request, GcBody)
+    service = service_of(request)
+    try:
+        gone = await (service.retention.would() if body.dry_run else service.retention.collect())
+    except OSError as error:
+        raise OperatorError(f"Output could not be removed: {error}") from None
+    kept = 0 if service.archive is None else await asyncio.to_thread(service.archive.kept_bytes)
+    if body.dry_run:
+        kept -= gone.output_bytes
+    return GarbageView(jobs=gone.jobs, freed_bytes=gone.output_bytes, left_bytes=kept)
 
 
 @get("/metrics")

@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from towline.coordination.filelock import FileLease
 from towline.errors import OperatorError, StoreError
 from towline.server.gateway import Gateway
 from towline.server.leader import Leader, garbage
+from towline.server.logs.retention import JOBS_A_TURN, Retention
 from towline.server.process.home import SOCKET, START_LOCK
 from towline.server.process.http import HttpServer
 from towline.server.process.node import AgentProcess, AgentWatch
@@ -38,8 +38,8 @@ LOAD_PATIENCE_S = 3.0
 ACCEPT_ROUNDS = 20
 LOOK_EVERY_S = 2.0
 EXPIRE_EVERY_S = 3600.0
+MAKE_ROOM_EVERY_S = 60.0
 RENEW_EVERY_S = 24 * 3600.0
-EXPIRE_JOBS = 1_000
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,14 @@ async def _keep_renewed(remote: Remote) -> None:
 class LocalServer:
     """Runs what ``launch`` has put together. ``stop`` may be called at any time."""
 
-    def __init__(self, settings: Settings, store: Store, leader: Leader, gateway: Gateway) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, leader: Leader, gateway: Gateway, retention: Retention
+    ) -> None:
         self._settings = settings
         self._store = store
         self._leader = leader
         self._gateway = gateway
+        self._retention = retention
         self._stopping = asyncio.Event()
         self._start_lock: FileLease | None = None
         self._log = structlog.get_logger("server")
@@ -92,7 +95,7 @@ class LocalServer:
         await http.start(listener)
         door = None if remote is None else await self._open(remote)
         self._log.info("serving", home=str(self._settings.home), listen=self._settings.listen)
-        work = [self._expire(), self._stop_when_unreachable()]
+        work = [self._expire(), self._make_room(), self._stop_when_unreachable()]
         work.append(self._stop_when_idle(http) if remote is None else _keep_renewed(remote))
         beside = [asyncio.create_task(one) for one in work]
         if agent is not None:
@@ -195,11 +198,20 @@ class LocalServer:
     async def _expire(self) -> None:
         """Delete what is older than the retention, in small steps."""
         while True:
-            before_ms = int((time.time() - self._settings.retention_days * 86_400) * 1000)
+            deleted = 0
             try:
-                await self._store.audit_expire(before_ms)
-                deleted = await self._store.expire(self._settings.pool, before_ms, EXPIRE_JOBS)
-            except StoreError as error:  # the leader has the same trouble, and tells callers of it
+                deleted = (await self._retention.expire()).jobs
+            except (StoreError, OSError) as error:  # the leader has the same trouble, and says so
                 self._log.warning("nothing was expired", reason=str(error))
-                deleted = 0
-            await asyncio.sleep(1.0 if deleted == EXPIRE_JOBS else EXPIRE_EVERY_S)
+            await asyncio.sleep(1.0 if deleted == JOBS_A_TURN else EXPIRE_EVERY_S)
+
+    async def _make_room(self) -> None:
+        """Keep the output that nodes have shipped within its size."""
+        while True:
+            try:
+                freed = await self._retention.make_room()
+                if freed:
+                    self._log.info("output was removed to make room", freed_bytes=freed)
+            except (StoreError, OSError) as error:
+                self._log.warning("no room was made for output", reason=str(error))
+            await asyncio.sleep(MAKE_ROOM_EVERY_S)

@@ -113,9 +113,12 @@ class SqliteStore(SqliteAccess):
     async def commit(self, pool: str, term: int, commit_no: int, changes: Changes) -> None:
         await self._writer.run(writes.commit(pool, term, commit_no, changes))
 
+    async def expired(self, pool: str, before_ms: int, limit: int) -> list[str]:
+        return await self._read(writes.expired_jobs, pool, before_ms, limit)
+
     async def expire(self, pool: str, before_ms: int, limit: int) -> int:
         write = self._writer.run
-        jobs = await self._read(writes.expired_jobs, pool, before_ms, limit)
+        jobs = await self.expired(pool, before_ms, limit)
         for job in jobs:
             while not await write(lambda connection, job=job: writes.expire_job(connection, job, before_ms)):
                 pass

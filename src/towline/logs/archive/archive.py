@@ -1,0 +1,311 @@
+"""Keeps what nodes ship: appended to a segment of many attempts, synced in groups, then acknowledged.
+
+FOLDER/0000000001.seg, …   frames; the last one is open, the others are sealed
+FOLDER/index               where whose pieces are; made again from the segments where it is gone
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from towline.logs.archive import frames
+from towline.logs.archive.frames import Frame, Time
+from towline.logs.archive.index import Extent, Index, Piece
+
+SEGMENT_BYTES = 16 * 1024**2
+_GROUP_BYTES = 8 * 1024**2
+_KNOWN_ATTEMPTS = 20_000
+_READ_PIECES = 64
+
+Done = Callable[[Exception | None], object]
+"""Told in the writer's thread when it is durable, or why it is not: an OSError, or a ValueError for what
+does not follow on what is there."""
+
+
+class Stored(NamedTuple):
+    """Bytes from ``offset`` on, which is not the one that was asked for where what was there is removed.
+    ``times`` as in logs.Chunk's index."""
+
+    offset: int
+    data: bytes
+    times: tuple[tuple[int, int], ...]
+
+
+class _Append(NamedTuple):
+    frame: Frame
+    done: Done
+
+
+class _Ask(NamedTuple):
+    attempt: str
+    answer: Callable[[Extent | Exception], object]
+
+
+class Archive:
+    """One process has it. ``append`` and ``ask`` return at once; what reads, blocks, in any thread."""
+
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._work: queue.SimpleQueue[_Append | _Ask | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="log-archive", daemon=True)
+        self._extents: dict[str, Extent] = {}
+        self._file = -1
+        self._number = 0
+        self._end = 0
+
+    # --- life -------------------------------------------------------------------------------------
+    def open(self) -> None:
+        """Read what a crash has left unsealed, and take up work. Raises OSError."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._index = self._open_index()
+        sealed = self._index.sealed()
+        for number in self._segments():
+            self._number = max(self._number, number)
+            if number not in sealed:
+                self._recover(number)
+        for number in set(sealed) - set(self._segments()):
+            self._index.drop_segment(number)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what was handed over."""
+        self._work.put(None)
+        self._thread.join()
+        if self._file >= 0:
+            os.close(self._file)
+        self._index.close()
+
+    def _open_index(self) -> Index:
+        path = self._folder / "index"
+        try:
+            return Index(path)
+        except sqlite3.DatabaseError:  # damaged: what it knew stands in the segments
+            for file in self._folder.glob("index*"):
+                file.unlink()
+            return Index(path)
+
+    def _segments(self) -> list[int]:
+        return sorted(int(path.stem) for path in self._folder.glob("*.seg"))
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:010}.seg"
+
+    def _recover(self, number: int) -> None:
+        """Find every whole frame of a segment, cut off what was being written, and seal it."""
+        end, pieces = 0, list[Piece]()
+        for position, length, frame in frames.scan(self._path(number)):
+            end = position + length
+            pieces.append(_piece(frame, number, position, length))
+            if len(pieces) >= 10_000:
+                self._index.add(pieces)
+                pieces.clear()
+        self._index.add(pieces)
+        if end == 0:
+            self._path(number).unlink()
+            return
+        os.truncate(self._path(number), end)
+        self._index.seal(number, end)
+
+    # --- writing ----------------------------------------------------------------------------------
+    def append(self, frame: Frame, done: Done) -> None:
+        self._work.put(_Append(frame, done))
+
+    def ask(self, attempt: str, answer: Callable[[Extent | Exception], object]) -> None:
+        """How much of an attempt is durable, once everything that was handed over before is."""
+        self._work.put(_Ask(attempt, answer))
+
+    def _run(self) -> None:
+        while True:
+            group: list[_Append | _Ask | None] = [self._work.get()]
+            size = 0
+            while size < _GROUP_BYTES and group[-1] is not None:
+                if isinstance(group[-1], _Append):
+                    size += len(group[-1].frame.data)
+                try:
+                    group.append(self._work.get_nowait())
+                except queue.Empty:
+                    break
+            self._handle([work for work in group if isinstance(work, _Append)])
+            for work in group:
+                if isinstance(work, _Ask):
+                    self._answer(work)
+            if group[-1] is None:
+                return
+
+    def _answer(self, asked: _Ask) -> None:
+        try:
+            asked.answer(self._extent(asked.attempt))
+        except OSError as error:
+            asked.answer(error)
+
+    def _handle(self, appends: Sequence[_Append]) -> None:
+        if not appends:
+            return
+        told: list[tuple[Done, Exception | None]] = []
+        try:
+            self._write(appends, told)
+        except OSError as error:
+            self._extents.clear()
+            self._give_up()
+            told = [(append.done, error) for append in appends]
+        if len(self._extents) > _KNOWN_ATTEMPTS:
+            self._extents.clear()
+        for done, error in told:
+            done(error)
+
+    def _write(self, appends: Sequence[_Append], told: list[tuple[Done, Exception | None]]) -> None:
+        packed: list[bytes] = []
+        pieces: list[Piece] = []
+        self._open_segment()
+        position = self._end
+        for frame, done in appends:
+            extent = self._extent(frame.attempt)
+            follows = frame.offset == extent.sizes[frame.stream] and not extent.ended[frame.stream]
+            told.append((done, None if follows else ValueError("it does not follow on what is there")))
+            if not follows:
+                continue
+            data = frames.pack(frame)
+            packed.append(data)
+            pieces.append(_piece(frame, self._number, position, len(data)))
+            position += len(data)
+            self._extents[frame.attempt] = extent.longer(frame.stream, len(frame.data), frame.end)
+        _write_all(self._file, packed)
+        os.fdatasync(self._file)
+        self._index.add(pieces)
+        self._end = position
+        if self._end >= self._segment_bytes:
+            self._seal()
+
+    def _extent(self, attempt: str) -> Extent:
+        found = self._extents.get(attempt)
+        if found is None:
+            found = self._extents[attempt] = self._index.extent(attempt)
+        return found
+
+    def _open_segment(self) -> None:
+        if self._file >= 0:
+            return
+        path = self._path(self._number + 1)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._number += 1
+        self._end = 0
+        folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _seal(self) -> None:
+        os.close(self._file)
+        self._file = -1
+        self._index.seal(self._number, self._end)
+
+    def _give_up(self) -> None:
+        """What a failed write has left is not relied upon: the segment ends where the last good one did."""
+        if self._file < 0:
+            return
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, self._end)
+            self._seal()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    # --- reading ----------------------------------------------------------------------------------
+    def extent(self, attempt: str) -> Extent:
+        """What is durable of it."""
+        return self._index.extent(attempt)
+
+    def read(self, attempt: str, stream: int, offset: int, limit: int) -> Stored:
+        """Up to ``limit`` bytes from ``offset`` on, or from where the rest of them begins; empty where
+        nothing follows. Raises OSError where a segment cannot be read."""
+        start: int | None = None
+        data = bytearray()
+        index: list[tuple[int, int]] = []
+        for piece in self._index.pieces(attempt, stream, offset, _READ_PIECES):
+            frame = self._frame(piece)
+            if start is None:
+                start = max(offset, frame.offset)
+            if frame.offset > start + len(data) or len(data) >= limit:
+                break  # a hole, which the next call begins behind
+            skip = start + len(data) - frame.offset
+            index += _times(frame.times, frame.offset + skip)
+            data += frame.data[skip : skip + limit - len(data)]
+        if start is None:
+            return Stored(offset, b"", ())
+        end = start + len(data)
+        return Stored(start, bytes(data), tuple((at, ms) for at, ms in index if at < end))
+
+    def last_at(self, attempt: str, stream: int) -> int | None:
+        """When, in unix ms, the last bytes that are there were written; None where that is not known."""
+        size = self.extent(attempt).sizes[stream]
+        last = self._index.pieces(attempt, stream, max(0, size - 1), 1)
+        times = self._frame(last[0]).times if last else ()
+        return times[-1][1] if times else None
+
+    def _frame(self, piece: Piece) -> Frame:
+        with self._path(piece.segment).open("rb") as file:
+            frame = frames.unpack(os.pread(file.fileno(), piece.stored, piece.position))
+        if frame is None or (frame.attempt, frame.offset) != (piece.attempt, piece.offset):
+            raise OSError(f"{self._path(piece.segment)} is damaged at byte {piece.position}")
+        return frame
+
+    def was_removed(self, attempt: str) -> bool:
+        """Whether something of it was removed to make room."""
+        return self._index.was_removed(attempt)
+
+    # --- what goes --------------------------------------------------------------------------------
+    def sealed(self) -> dict[int, int]:
+        """Sealed segments, the oldest first, with their bytes."""
+        return self._index.sealed()
+
+    def kept_bytes(self) -> int:
+        """What all segments take on the disk."""
+        return sum(path.stat().st_size for path in self._folder.glob("*.seg"))
+
+    def attempts_in(self, segment: int) -> list[str]:
+        return self._index.attempts_in(segment)
+
+    def lost_with(self, jobs: Sequence[str]) -> list[int]:
+        """Segments that hold nothing but output of these jobs: what ``drop_jobs`` would remove."""
+        return self._index.lost_with(jobs)
+
+    def drop_jobs(self, jobs: Sequence[str]) -> int:
+        """Forget the output of these jobs, and remove the segments that held nothing else. Returns the bytes
+        freed."""
+        for job in jobs:
+            self._index.drop_job(job)
+        return sum(self.drop_segment(segment) for segment in self._index.without_pieces())
+
+    def drop_segment(self, segment: int) -> int:
+        """Remove a sealed segment with all that it holds. Returns the bytes freed."""
+        size = self._index.sealed().get(segment, 0)
+        self._index.drop_segment(segment)
+        self._path(segment).unlink(missing_ok=True)
+        return size
+
+
+def _piece(frame: Frame, segment: int, position: int, stored: int) -> Piece:
+    length = len(frame.data)
+    return Piece(frame.attempt, frame.stream, frame.offset, length, frame.end, segment, position, stored)
+
+
+def _times(times: Sequence[Time], start: int) -> list[tuple[int, int]]:
+    """The (offset, unix ms) pairs from ``start`` on, the first one for the byte there."""
+    before = [ms for at, ms, _ in times if at <= start]
+    inside = [(at, ms) for at, ms, _ in times if at > start]
+    return [(start, before[-1]), *inside] if before else inside
+
+
+def _write_all(file: int, parts: Sequence[bytes]) -> None:
+    data = memoryview(b"".join(parts))
+    while data:
+        data = data[os.write(file, data) :]
