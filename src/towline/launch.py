@@ -52,10 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     server.add_argument("--without-agent", action="store_true", help="do not start this machine's agent")
     agent = commands.add_parser("agent", help="the agent of a home's node")
     agent.add_argument("--home", type=Path, required=True)
+    agent.add_argument("--join-from", type=int, help="the descriptor to read a join link from")
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "agent":
-            return run_agent(arguments.home.resolve())
+            return run_agent(arguments.home.resolve(), arguments.join_from)
         return run_server(
             arguments.home.resolve(),
             with_agent=not arguments.without_agent,
@@ -290,18 +291,19 @@ def _policy(home: Path) -> Policy:
 
 
 # --- the agent ----------------------------------------------------------------------------------------
-def run_agent(home: Path) -> int:
-    """The agent of ``home``, until it is of no use; see agent/main.py. With a join link in TOWLINE_JOIN
-    the machine becomes a node of that cluster first."""
+def run_agent(home: Path, join_from: int | None = None) -> int:
+    """The agent of ``home``, until it is of no use; see agent/main.py. With a join link in the file
+    descriptor ``join_from`` the machine becomes a node of that cluster first."""
     from towline.agent import main as agent
     from towline.agent.settings import read_settings
 
-    link = os.environ.pop("TOWLINE_JOIN", "")
     settings = read_settings(home, os.environ)
-    if link:
+    if join_from is not None:
         from towline.agent.cluster.membership import join
         from towline.identity.joining import parse_join
 
+        with os.fdopen(join_from, encoding="ascii") as file:
+            link = file.read()
         settings.node_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         node = agent.node_id(settings.node_dir / "id")
         join(settings.membership_dir, parse_join(link), node, settings.name)

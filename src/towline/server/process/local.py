@@ -107,7 +107,7 @@ class LocalServer:
         await asyncio.gather(*beside, return_exceptions=True)
 
     async def _open(self, remote: Remote) -> HttpServer:
-        door = HttpServer(remote.app)
+        door = HttpServer(remote.app, self._settings.max_connections)
         await door.start(remote.listener, remote.tls)
         return door
 

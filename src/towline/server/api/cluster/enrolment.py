@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, Response, Router, get, post
 from msgspec import Struct
 
 from towline.errors import Forbidden, RequestError
+from towline.server.access.auditing import tell
 from towline.server.access.enrolments import Enrolled
 from towline.server.access.guard import principal_of
 from towline.server.api.queues import decoded
@@ -52,8 +55,24 @@ async def show_authority(request: AnyRequest) -> Response[bytes]:
 @post("/v1/enrol", status_code=200, request_max_body_size=MOST_OF_AN_ENROLMENT)
 async def enrol(request: AnyRequest) -> Enrolled:
     body = await decoded(request, EnrolBody)
-    enrolments = access_of(service_of(request)).enrolments
-    return await enrolments.enrol(body.token, body.node, body.name, body.request)
+    service = service_of(request)
+    enrolled, link = await access_of(service).enrolments.enrol(
+        body.token, body.node, body.name, body.request, partial(_is_taken, service)
+    )
+    tell(request, f"node {body.name} ({body.node}) by join link {link}")
+    return enrolled
+
+
+def _is_taken(service: Service, node: str) -> bool:
+    """Whether an id is a node's that needs no enrolment: that of this machine, which comes through the
+    socket, now or ever; or one that the pool knows from elsewhere."""
+    own = service.settings.home / "node" / "id"
+    with contextlib.suppress(OSError):
+        if own.read_text().strip() == node:
+            return True
+    if node in service.gateway.connected_nodes:
+        return True
+    return any(view.id == node for view in service.leader.opinion(lambda pool: pool.nodes_view()))
 
 
 @post("/v1/agent/renew", status_code=200)

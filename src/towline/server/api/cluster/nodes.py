@@ -12,6 +12,7 @@ from towline.core.commands import Drain, ForgetNode, Undrain
 from towline.errors import NotFound, RequestError
 from towline.model import units
 from towline.model.views import NodeView
+from towline.server.access.auditing import tell
 from towline.server.api.queues import decoded
 from towline.server.api.service import Service, service_of
 
@@ -61,6 +62,8 @@ async def forget_node(request: AnyRequest, node: FromPath[str], force: FromQuery
     that is connected is cut off first."""
     service = service_of(request)
     id = _known(service, node)
+    known = _find(service, id)
+    tell(request, f"node {id}" if known is None else f"node {known.name} ({id})")
     was_member = await _forget_member(service, id, force)
     try:
         await service.leader.ask(ForgetNode(node=id))
