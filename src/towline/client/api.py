@@ -134,6 +134,10 @@ class Client:
     async def server(self) -> ServerView:
         return await self.get(ServerView, "/v1/server")
 
+    async def api(self) -> dict[str, Any]:
+        """The server's HTTP API as an OpenAPI document."""
+        return await self.get(dict[str, Any], "/v1/openapi.json")
+
     async def stop_server(self) -> None:
         """Ask the local server to end; containers go on. Not repeated: raises Unavailable if it is gone."""
         try:

@@ -19,6 +19,7 @@ AnyRequest = Request[Any, Any, Any]
 
 @get("/v1/server")
 async def show_server(request: AnyRequest) -> ServerView:
+    """The server: its build, its pool, and what is wrong with it."""
     service = service_of(request)
     return ServerView(
         build=build(),
@@ -37,7 +38,7 @@ async def stop_server(request: AnyRequest) -> None:
     service_of(request).stop()
 
 
-@get("/metrics")
+@get("/metrics", media="text/plain")
 async def show_metrics(request: AnyRequest) -> Response[bytes]:
     """For Prometheus, of a server of a cluster."""
     metrics = service_of(request).metrics
@@ -46,13 +47,13 @@ async def show_metrics(request: AnyRequest) -> Response[bytes]:
     return Response(metrics.shown(), media_type=metrics.CONTENT_TYPE)
 
 
-@get("/healthz")
+@get("/healthz", media="text/plain")
 async def healthz() -> Response[str]:
     """The process serves requests."""
     return Response("ok\n", media_type="text/plain")
 
 
-@get("/readyz")
+@get("/readyz", media="text/plain", statuses=(503,))
 async def readyz(request: AnyRequest) -> Response[str]:
     """It also leads its pool: submissions are taken."""
     leader = service_of(request).leader

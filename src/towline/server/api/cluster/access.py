@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Request, Router, delete, get, post
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
 from towline.errors import Forbidden, RequestError
@@ -26,12 +26,13 @@ from towline.server.access.guard import principal_of
 from towline.server.access.tokens import JOIN
 from towline.server.api.cluster.enrolment import access_of
 from towline.server.api.queues import decoded
-from towline.server.api.service import service_of
+from towline.server.api.service import MOST, service_of
 from towline.server.facts import NAMESPACE
 from towline.store.access import TokenRow
 
 AnyRequest = Request[Any, Any, Any]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
+Before = Annotated[int | None, QueryParameter(ge=1, le=MOST)]
 JOIN_LIFETIME = "1h"
 PEM = "application/x-pem-file"
 
@@ -52,6 +53,7 @@ class JoinBody(Struct, kw_only=True, forbid_unknown_fields=True):
 
 @get("/v1/whoami")
 async def whoami(request: AnyRequest) -> WhoView:
+    """Who the caller is."""
     who = principal_of(request)
     if who is None or who.role is None:
         raise Forbidden("A node has no role.")
@@ -68,8 +70,9 @@ async def list_tokens(request: AnyRequest) -> TokenList:
     )
 
 
-@post("/v1/tokens", status_code=201)
+@post("/v1/tokens", status_code=201, body=TokenBody)
 async def create_token(request: AnyRequest) -> TokenView:
+    """Make an API token; its text is shown this once."""
     body = await decoded(request, TokenBody)
     tokens = access_of(service_of(request)).tokens
     lifetime_ms = None if body.lifetime is None else _duration(body.lifetime)
@@ -78,7 +81,7 @@ async def create_token(request: AnyRequest) -> TokenView:
     return _view(row, text)
 
 
-@post("/v1/tokens/join", status_code=201)
+@post("/v1/tokens/join", status_code=201, body=JoinBody)
 async def create_join(request: AnyRequest) -> JoinView:
     """A join link with a token of its own: one node, once."""
     body = await decoded(request, JoinBody)
@@ -102,9 +105,7 @@ async def delete_token(request: AnyRequest, token: FromPath[str]) -> TokenView:
 
 # --- the audit ----------------------------------------------------------------------------------------
 @get("/v1/audit")
-async def list_audit(
-    request: AnyRequest, limit: Limit = 100, before: FromQuery[int | None] = None
-) -> AuditView:
+async def list_audit(request: AnyRequest, limit: Limit = 100, before: Before = None) -> AuditView:
     """Newest first; ``before`` is the ``seq`` of the last one seen."""
     service = service_of(request)
     access_of(service)

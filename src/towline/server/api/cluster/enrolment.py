@@ -46,14 +46,15 @@ def access_of(service: Service) -> Access:
     return service.access
 
 
-@get("/v1/authority")
+@get("/v1/authority", media=PEM)
 async def show_authority(request: AnyRequest) -> Response[bytes]:
     """The certificate of the cluster's authority; whoever asks compares its fingerprint."""
     return Response(access_of(service_of(request)).authority.certificate, media_type=PEM)
 
 
-@post("/v1/enrol", status_code=200, request_max_body_size=MOST_OF_AN_ENROLMENT)
+@post("/v1/enrol", status_code=200, request_max_body_size=MOST_OF_AN_ENROLMENT, body=EnrolBody)
 async def enrol(request: AnyRequest) -> Enrolled:
+    """Make a machine a node, with a join token."""
     body = await decoded(request, EnrolBody)
     service = service_of(request)
     enrolled, link = await access_of(service).enrolments.enrol(
@@ -75,8 +76,9 @@ def _is_taken(service: Service, node: str) -> bool:
     return any(view.id == node for view in service.leader.opinion(lambda pool: pool.nodes_view()))
 
 
-@post("/v1/agent/renew", status_code=200)
+@post("/v1/agent/renew", status_code=200, body=RenewBody)
 async def renew(request: AnyRequest) -> Enrolled:
+    """The next certificate of the node that asks."""
     body = await decoded(request, RenewBody)
     who = principal_of(request)
     if who is None or who.node is None:

@@ -31,16 +31,19 @@ class DrainBody(Struct, kw_only=True, forbid_unknown_fields=True):
 
 @get("/v1/nodes")
 async def list_nodes(request: AnyRequest) -> NodeList:
+    """All nodes, with what is free on them."""
     return NodeList(nodes=service_of(request).leader.opinion(lambda pool: pool.nodes_view()))
 
 
 @get("/v1/nodes/{node:str}")
 async def show_node(request: AnyRequest, node: FromPath[str]) -> NodeView:
+    """One node."""
     return _view(service_of(request), node)
 
 
-@post("/v1/nodes/{node:str}/drain", status_code=200)
+@post("/v1/nodes/{node:str}/drain", status_code=200, body=DrainBody)
 async def drain(request: AnyRequest, node: FromPath[str]) -> NodeView:
+    """Let a node take nothing new."""
     body = await decoded(request, DrainBody)
     service = service_of(request)
     found = _view(service, node)
@@ -50,6 +53,7 @@ async def drain(request: AnyRequest, node: FromPath[str]) -> NodeView:
 
 @post("/v1/nodes/{node:str}/undrain", status_code=200)
 async def undrain(request: AnyRequest, node: FromPath[str]) -> NodeView:
+    """Let a drained node take work again."""
     service = service_of(request)
     found = _view(service, node)
     await service.leader.ask(Undrain(node=found.id))
