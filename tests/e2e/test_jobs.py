@@ -104,6 +104,8 @@ def test_what_needs_a_failure_is_skipped_and_the_rest_goes_on(home: Home, task: 
     assert element_of(job, "bad")["exit_code"] == 3
     shown = home.tow("run", home.job_file({"bad": task("echo it breaks >&2; exit 3")}), status=1).stdout
     assert "bad failed: exited with code 3" in shown
+    (row,) = [line for line in home.tow("tasks", job["id"]).stdout.splitlines() if line.startswith("bad ")]
+    assert row.endswith("exited with code 3")
     assert "  | it breaks" in shown
     assert "tow logs" in shown
 

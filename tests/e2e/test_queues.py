@@ -38,6 +38,12 @@ def test_queues_from_their_making_to_their_end(home: Home, script: Maker) -> Non
     assert [view["name"] for view in home.json("queue", "ls")["queues"]] == ["default"]
 
 
+def test_a_plan_is_refused_where_a_submission_would_be(home: Home, script: Maker) -> None:
+    file = home.job_file({"t": script("true", secrets={"T": "nope"})})
+    for command in ("plan", "submit"):
+        assert "there is no secret 'nope'" in home.tow(command, file, status=2).stderr
+
+
 def test_what_is_wrong_with_a_queue_is_named(home: Home, script: Maker) -> None:
     home.tow("queue", "create", "research")
     for arguments, words in (

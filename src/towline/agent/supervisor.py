@@ -188,7 +188,9 @@ class Supervisor:
             self.ending.helped(found.pid)
         elif self.roster.starters:
             executed = kernel.has_executed(found.pid)
-            stray = Stray(found.pid, found.status, found.cpu_ms, found.peak_kib, executed)
+            process = kernel.process(found.pid)  # a zombie until it is reaped
+            start_ms = process.start_ms if process is not None else 0
+            stray = Stray(found.pid, found.status, found.cpu_ms, found.peak_kib, executed, start_ms)
             self.roster.strays[found.pid] = stray
             self.roster.journal.add(stray)
             self.roster.journal.flush()

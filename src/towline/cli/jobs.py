@@ -127,7 +127,7 @@ def tasks(
             page = await found.task(named.task, cursor=cursor, limit=limit, state=state)
             _show_elements(page, json)
         else:
-            await _show_element(found, named.task, named.index, json)
+            await _show_element(client, found, named.task, named.index, json)
         return terminal.OK
 
     terminal.ask(work)
@@ -305,7 +305,7 @@ def _show_tasks(views: list[TaskView], json: bool) -> None:
             view.size,
             terminal.counted(view.counts),
             ",".join(view.needs),
-            view.message or "",
+            _one_line(view.message),
         )
         for view in views
     ]
@@ -332,13 +332,13 @@ def _show_elements(page: TaskView, json: bool) -> None:
     _say_more(page.next_cursor)
 
 
-async def _show_element(job: Job, task: str, index: int, json: bool) -> None:
+async def _show_element(client: Client, job: Job, task: str, index: int, json: bool) -> None:
     from towline.errors import NotFound
 
     page = await job.task(task, cursor=str(index - 1) if index > 0 else None, limit=1)
     found = [element for element in page.elements if element.index == index]
     if not found:
-        raise NotFound(f"Task {task} of job {job.name} has no element {index}.")
+        raise NotFound(f"Task {task} of job {job.name} has no element {index}: see tow tasks {job.id}/{task}")
     if json:
         terminal.write_json(found[0])
         return
@@ -347,10 +347,11 @@ async def _show_element(job: Job, task: str, index: int, json: bool) -> None:
     if element.message:
         terminal.write(terminal.safe(element.message))
     header = ("attempt", "state", "reason", "exit", "node", "took", "cpu", "peak memory")
-    terminal.table(header, [_attempt_row(attempt) for attempt in element.attempts])
+    named = {node.id: node.name for node in await client.nodes()}
+    terminal.table(header, [_attempt_row(attempt, named) for attempt in element.attempts])
 
 
-def _attempt_row(view: AttemptView) -> tuple[object, ...]:
+def _attempt_row(view: AttemptView, named: dict[str, str]) -> tuple[object, ...]:
     from towline.model.units import human_bytes
 
     return (
@@ -358,7 +359,7 @@ def _attempt_row(view: AttemptView) -> tuple[object, ...]:
         view.state,
         view.reason,
         view.exit_code,
-        view.node,
+        named.get(view.node, view.node),
         _attempt_took(view),
         None if view.cpu_seconds is None else f"{view.cpu_seconds:.2f} s",
         None if view.peak_memory_bytes is None else human_bytes(view.peak_memory_bytes),

@@ -106,9 +106,12 @@ def _value(name: str, from_file: Path | None) -> bytes:
     if from_file is not None:
         try:
             with from_file.open("rb") as file:
-                return file.read(_MOST_BYTES + 1)
+                value = file.read(_MOST_BYTES + 1)
         except OSError as error:
             raise RequestError(f"{from_file} cannot be read: {error.strerror}.") from None
+        if not value:
+            raise RequestError(f"{from_file} is empty: a secret has at least one byte.")
+        return value
     if sys.stdin.isatty():
         return _typed(f"Value of {name}").encode()
     piped = sys.stdin.buffer.read(_MOST_BYTES + 1)

@@ -340,7 +340,9 @@ class Client:
             self._at.explain(error)
         patience.failed()
         if patience.ended:
-            raise Unavailable(f"No server answers on {self._at}: {_said(error)}") from None
+            answered = isinstance(error, Unavailable)
+            what = "The server cannot do this now" if answered else f"No server answers on {self._at}"
+            raise Unavailable(f"{what}: {_said(error)}") from None
         if isinstance(error, httpx2.TransportError) and self._start is not None:
             await self._start()
         await patience.wait(error.retry_after_s if isinstance(error, _Busy) else None)

@@ -28,6 +28,8 @@ SUCCEEDED = ElementState.SUCCEEDED.value
 NAMESPACE = "default"
 """The one namespace, until there are others."""
 SPECS_KEPT = 256
+MESSAGES_TOLD = 100
+"""Of so many tasks of one element a job without its elements says why they failed."""
 SCAN_INDEXES = 5_000
 """So many indexes one page looks at for elements of one state, before it ends with a cursor."""
 SCAN_STEP = 500
@@ -79,6 +81,7 @@ class Facts:
         spec = (await self.spec(row.id)).spec
         tasks = await self._store.tasks(row.id)
         views: list[TaskView] = []
+        told = 0
         for task in tasks:
             shown: list[ElementView] = []
             after = task.first - 1
@@ -87,7 +90,11 @@ class Facts:
                 shown = await self._elements(spec.tasks[task.name], tasks, task, after, through)
                 after, elements = through, elements - len(shown)
             cursor = str(after) if after < task.last else None
-            views.append(task_view(task, spec.tasks[task.name], shown, cursor))
+            worst = shown
+            if not shown and task.failed and task.first == task.last and told < MESSAGES_TOLD:
+                worst = await self._elements(spec.tasks[task.name], tasks, task, after, task.last)
+                told += 1
+            views.append(task_view(task, spec.tasks[task.name], shown, cursor, worst))
         return job_view(row, spec.labels, total(tasks), views)
 
     async def task_row(self, row: JobRow, name: str) -> TaskRow:

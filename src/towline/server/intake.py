@@ -134,17 +134,22 @@ class Intake:
             job=stands.job, namespace=self._namespace, spec=prepared.spec, base_dir=prepared.base_dir
         )
         try:
-            await self._check_mounts(prepared)
-            self._check_policy(prepared)
-            if self._check_secrets is not None:
-                self._check_secrets(prepared.spec)
-            if self._check_runtimes is not None:
-                await self._check_runtimes(prepared.spec)
+            await self.check(prepared)
             await self._leader.ask(command, (self._namespace, key))
         except RequestError:
             await self._store.release(self._namespace, key)
             raise
         return stands.job, True
+
+    async def check(self, prepared: Prepared) -> None:
+        """Whether this server takes such a job: its mounts, what it asks of the policy, its secrets, its
+        runtimes. Raises InvalidDocument."""
+        await self._check_mounts(prepared)
+        self._check_policy(prepared)
+        if self._check_secrets is not None:
+            self._check_secrets(prepared.spec)
+        if self._check_runtimes is not None:
+            await self._check_runtimes(prepared.spec)
 
     async def _check_mounts(self, prepared: Prepared) -> None:
         tasks = prepared.spec.tasks

@@ -86,13 +86,20 @@ def unplaced_view(index: int, state: str) -> ElementView:
     return ElementView(index=index, state=state, reason=None, message=None, exit_code=None, attempts=[])
 
 
-def task_view(row: TaskRow, spec: TaskSpec, elements: list[ElementView], next_cursor: str | None) -> TaskView:
+def task_view(
+    row: TaskRow,
+    spec: TaskSpec,
+    elements: list[ElementView],
+    next_cursor: str | None,
+    known: list[ElementView] | None = None,
+) -> TaskView:
+    """A task with its elements; ``known``: those that tell why it failed, where they are not shown."""
     state = task_state(row)
     size = row.last - row.first + 1
     reason = message = None
     if state in ENDED and state != ElementState.SUCCEEDED:
         count = getattr(row, state)
-        worst = next((element for element in elements if element.state == state), None)
+        worst = next((element for element in known or elements if element.state == state), None)
         reason = worst.reason if worst is not None else None
         message = worst.message if worst is not None and size == 1 else None
         if size > 1:

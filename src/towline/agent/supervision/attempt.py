@@ -182,6 +182,7 @@ class Replay:
                 attempt.confirmed = record
                 attempt.pid = record.pid
                 attempt.starting = False
+                self.strays.pop(record.pid, None)
             case Stopping():
                 attempt.stop = record
             case Cleaned():

@@ -76,13 +76,15 @@ class Stopping(Struct, frozen=True, array_like=True, tag="stopping"):
 
 class Stray(Struct, frozen=True, array_like=True, tag="stray"):
     """A child that nobody knew yet has ended: a container can end before its starter does. ``executed``:
-    it had become another program than its parent's, which only a container's first process has to."""
+    it had become another program than its parent's, which only a container's first process has to.
+    ``start_ms`` (CLOCK_BOOTTIME) tells it from others of the same pid."""
 
     pid: int
     status: int
     cpu_ms: int | None
     peak_kib: int | None
     executed: bool = True
+    start_ms: int = 0
 
 
 class Ended(Struct, frozen=True, array_like=True, tag="ended"):

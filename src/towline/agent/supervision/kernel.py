@@ -24,6 +24,8 @@ _SYS_WAITID = {"x86_64": 247, "aarch64": 95, "riscv64": 95}.get(platform.machine
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), its first version: 64 bytes
 _PIDFD_INFO_EXIT = 1 << 3
 _TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
+TICKS_MS = 20
+"""Two clocks that tell of one start may differ by so much."""
 _CLD_EXITED = 1
 _PF_FORKNOEXEC = 0x40
 _RUNC = "runc:["  # what runc calls its process that is to become a container's first

@@ -20,7 +20,6 @@ from towline.agent.supervision.pipes import Pipes
 from towline.agent.supervision.roster import Roster
 from towline.agent.supervision.starting import Starting
 
-_TICKS_MS = 20
 _EVIDENCE_MS = 150
 _PATIENCE_MS = 3000
 _REBOOTED = "the machine was restarted while it ran"
@@ -254,12 +253,12 @@ class Recovery:
 def _began(attempt: Attempt, start_ms: int) -> bool:
     """Whether a process with its pid that began at ``start_ms`` is its process: pids come again."""
     if attempt.confirmed is not None and attempt.confirmed.start_ms:
-        return abs(start_ms - attempt.confirmed.start_ms) <= _TICKS_MS
+        return abs(start_ms - attempt.confirmed.start_ms) <= kernel.TICKS_MS
     started = attempt.started
     assert started is not None
     if attempt.confirmed is not None:  # it had ended before its starter: its start was not seen
-        return start_ms >= started.from_ms - _TICKS_MS
-    return started.from_ms - _TICKS_MS <= start_ms <= started.to_ms + _TICKS_MS
+        return start_ms >= started.from_ms - kernel.TICKS_MS
+    return started.from_ms - kernel.TICKS_MS <= start_ms <= started.to_ms + kernel.TICKS_MS
 
 
 def _exit(orphan: Orphan) -> Exit:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Protocol
 
-from towline.agent.supervision import escapees
+from towline.agent.supervision import escapees, kernel
 from towline.agent.supervision.attempt import Attempt, Replay
 from towline.agent.supervision.journal import Forgotten, Journal, Record, Stray
 from towline.core.commands import AttemptUpdate
@@ -84,10 +84,17 @@ class Roster:
     def known(self) -> tuple[AttemptUpdate, ...]:
         return tuple(attempt.now() for attempt in self.attempts.values() if not attempt.forgotten)
 
+    def take_stray(self, pid: int, since_ms: int) -> Stray | None:
+        """How a container's first process ended before its starter did. It began after ``since_ms``, when
+        its starter was spawned (CLOCK_BOOTTIME): what began earlier had the same pid, which come again."""
+        stray = self.strays.pop(pid, None)
+        return stray if stray is not None and stray.start_ms >= since_ms - kernel.TICKS_MS else None
+
     def records(self) -> Iterator[Record]:
         for attempt in self.attempts.values():
             yield from attempt.records()
-        yield from self.strays.values()
+        if any(attempt.starting for attempt in self.attempts.values()):
+            yield from self.strays.values()
 
     def tend_journal(self) -> None:
         if self.journal.large and not self.journal.gone:

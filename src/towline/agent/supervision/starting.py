@@ -148,7 +148,8 @@ class Starting:
         attempt.starting = False
         self.roster.journal.add(attempt.confirmed)
         self.roster.journal.flush()
-        stray = self.roster.strays.pop(pid, None)
+        assert attempt.started is not None
+        stray = self.roster.take_stray(pid, attempt.started.from_ms)
         if stray is not None:
             return Exit(pid, stray.status, stray.cpu_ms, stray.peak_kib, stray.executed)
         if attempt.own:

@@ -93,8 +93,10 @@ async def set_priority(request: AnyRequest, job: FromPath[str]) -> JobView:
 
 @post("/v1/plan", status_code=200, body=Submission)
 async def plan(request: AnyRequest) -> PlanView:
-    """Where everything of a job would go now. The body is that of a submission; nothing is kept."""
+    """Where everything of a job would go now. The body is that of a submission, and refused where that
+    would be; nothing is kept."""
     prepared = prepare(await request.body())
+    await service_of(request).intake.check(prepared)
     return service_of(request).leader.opinion(lambda pool: pool.plan(prepared.spec, NAMESPACE))
 
 

@@ -157,9 +157,15 @@ def changed(cluster: Cluster, more: Mapping[str | None, int], option: str) -> Cl
     wrong = [name for name, count in counts.items() if not 0 <= count <= MOST_NODES]
     if wrong or not any(counts.values()):
         sizes = ", ".join(f"{name} ({len(group.nodes)})" for name, group in by_name.items())
-        what = "leaves no node" if not wrong else f"leaves {counts[wrong[0]]} nodes of {wrong[0]!r}"
+        what = _outside(wrong[0], counts[wrong[0]]) if wrong else "leaves no node"
         raise InvalidDocument([Problem(option, what, f"the groups of nodes are {sizes}")])
     return Cluster([_sized(group, counts[group.name]) for group in cluster.groups])
+
+
+def _outside(name: str, count: int) -> str:
+    if count < 0:
+        return f"takes {-count:,} more nodes of {name!r} away than there are"
+    return f"makes {count:,} nodes of {name!r}, more than {MOST_NODES:,}"
 
 
 def _sized(group: Group, count: int) -> Group:

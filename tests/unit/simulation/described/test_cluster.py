@@ -87,7 +87,8 @@ def test_nodes_more_and_fewer(cluster: Cluster) -> None:
     assert more.nodes[2].gpus == cluster.nodes[3].gpus
     for change, said in (
         ({None: -4}, "leaves no node"),
-        ({"gpu": -2}, "leaves -1"),
+        ({"gpu": -2}, "takes 1 more nodes of 'gpu' away"),
+        ({"gpu": 10**9}, "makes 1,000,000,001 nodes of 'gpu', more than 100,000"),
         ({"tpu": 1}, "no group"),
     ):
         with pytest.raises(InvalidDocument, match=said):

@@ -31,7 +31,9 @@ def check_task(reading: Reading, task: TaskSpec, where: Where, tree: dict[str, A
     if not reading.failed(*where.keys, "runtime"):
         (_check_process if task.runtime == "process" else _check_container)(reading, task, where, tree)
     if task.command == () and not reading.failed(*where.keys, "command"):
-        reading.bad(Where(where, "command"), "is an empty list", "leave it out to run what the image says")
+        process = task.runtime == "process"
+        remedy = "name the program to run" if process else "leave it out to run what the image says"
+        reading.bad(Where(where, "command"), "is an empty list", remedy)
     if task.command and task.command[0] == "":
         remedy = "its first text is the program to run, such as sh"
         reading.bad(Where(Where(where, "command"), 0), "is an empty text", remedy)
