@@ -161,6 +161,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.server.leader.clock import Clock
     from towline.server.leader.rules import rules_maker
     from towline.server.process.local import LocalServer
+    from towline.server.webhooks.delivering import Deliverer
     from towline.store.sqlite import SqliteStore
 
     store = SqliteStore(settings.home / "state.db")
@@ -170,19 +171,19 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
     gateway = Gateway(feed, settings.read_log_timeout_s, logins.login_for, secrets.values_for)
-    rules = rules_maker(*settings.rules)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)
-    leader = Leader(store, Clock(), settings, in_hand, audience, rules, metrics)
+    leader = Leader(store, Clock(), settings, in_hand, audience, rules_maker(*settings.rules), metrics)
     gateway.attach(leader)
     server = LocalServer(settings, store, leader, gateway)
+    facts = Facts(store, NAMESPACE)
     service = Service(
         settings=settings,
         store=store,
         leader=leader,
         gateway=gateway,
         feed=feed,
-        facts=Facts(store, NAMESPACE),
+        facts=facts,
         intake=Intake(
             store,
             leader,
@@ -190,7 +191,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
             settings.pool,
             partial(_mount_roots, settings.home),
             partial(_policy, settings.home),
-            secrets.check,
+            partial(_check_submitted, secrets, settings),
             _check(leader, alone=agent is not None and access is None, cluster=access is not None),
         ),
         vault=vault,
@@ -205,8 +206,17 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     app = make_app(service)
     if access is not None:
         app = audited(app, Audit(store))
-    await server.run(local_app(app), listener, agent, _remote(settings, app, access))
+    deliver = Deliverer(settings.pool, store, feed, facts, secrets.values_for, settings.targets).run
+    await server.run(local_app(app), listener, agent, _remote(settings, app, access), deliver)
     in_hand.close()
+
+
+def _check_submitted(secrets: Secrets, settings: Settings, spec: JobSpec) -> None:
+    """What a job names that has to be there, or be allowed."""
+    from towline.server.webhooks.targets import check_targets
+
+    secrets.check(spec)
+    check_targets(spec, settings.targets)
 
 
 async def _vault(store: Store, home: Path) -> tuple[Vault, Logins, Secrets]:

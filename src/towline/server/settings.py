@@ -20,13 +20,14 @@ from msgspec import Meta, Struct
 from towline.errors import OperatorError, RequestError
 from towline.identity.joining import PORT
 from towline.model.units import parse_duration
+from towline.server.webhooks.targets import Targets
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9])?\.?\Z|[0-9a-f:.]+(?:%[A-Za-z0-9._-]+)?\Z")
 """A name or an address, in lower case: it is printed inside a line for a shell."""
 SHORTEST_HALF_LIFE_MS, LONGEST_HALF_LIFE_MS = 60_000, 3650 * 86_400_000
-_LISTS = ("names",)
+_LISTS = ("names", "webhook_targets")
 """Lists: parted by commas where a variable gives them."""
 
 
@@ -43,6 +44,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Further host names and addresses that its certificate is for."""
     max_connections: Count = 1000
     """Connections of callers over TLS at one time; those of nodes do not count."""
+    webhook_targets: tuple[str, ...] = ()
+    """Hosts, ``*.NAME``, addresses and networks that webhooks may go to; empty: all that is public."""
     idle_s: Positive = 60.0
     """A local server ends after so long without an unfinished job and without a connection."""
     window_ms: Annotated[int, Meta(ge=0, le=1000)] = 20
@@ -72,7 +75,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a leader waits between attempts to lead: doubling from the first to the last."""
 
     def __post_init__(self) -> None:
-        _ = self.usage_half_life_ms
+        _ = self.usage_half_life_ms, self.targets
         for name in ("listen", "address"):
             if getattr(self, name):
                 host_and_port(getattr(self, name), name)
@@ -81,6 +84,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 f"backoff_first_ms ({self.backoff_first_ms}) is above backoff_max_ms "
                 f"({self.backoff_max_ms}): lower the first or raise the second"
             )
+
+    @property
+    def targets(self) -> Targets:
+        """Raises ValueError."""
+        return Targets(self.webhook_targets)
 
     @property
     def rules(self) -> tuple[str, str, str, int]:

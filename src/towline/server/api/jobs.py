@@ -96,6 +96,7 @@ async def show(request: AnyRequest, job: FromPath[str], elements: ElementBudget 
     service = service_of(request)
     row = await service.facts.find(job)
     view = await service.facts.job(row, elements)
+    view.webhooks = await service.facts.deliveries(row)
     return add_pulls(view, service.gateway.pulls(), await _task_names(service, row))
 
 

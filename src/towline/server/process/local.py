@@ -15,7 +15,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +76,15 @@ class LocalServer:
         self._stopping.set()
 
     async def run(
-        self, app: Any, listener: socket.socket, agent: AgentProcess | None, remote: Remote | None = None
+        self,
+        app: Any,
+        listener: socket.socket,
+        agent: AgentProcess | None,
+        remote: Remote | None,
+        deliver: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
-        """Serve until stopped or, without ``remote``, idle. Raises what made the leader crash."""
+        """Serve until stopped or, without ``remote``, idle; ``deliver`` sends webhooks meanwhile. Raises what
+        made the leader crash."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -92,7 +98,7 @@ class LocalServer:
         await http.start(listener)
         door = None if remote is None else await self._open(remote)
         self._log.info("serving", home=str(self._settings.home), listen=self._settings.listen)
-        work = [self._expire(), self._stop_when_unreachable()]
+        work = [self._expire(), self._stop_when_unreachable(), deliver()]
         work.append(self._stop_when_idle(http) if remote is None else _keep_renewed(remote))
         beside = [asyncio.create_task(one) for one in work]
         if agent is not None:
@@ -198,6 +204,7 @@ class LocalServer:
             before_ms = int((time.time() - self._settings.retention_days * 86_400) * 1000)
             try:
                 await self._store.audit_expire(before_ms)
+                await self._store.delivery_expire(before_ms)
                 deleted = await self._store.expire(self._settings.pool, before_ms, EXPIRE_JOBS)
             except StoreError as error:  # the leader has the same trouble, and tells callers of it
                 self._log.warning("nothing was expired", reason=str(error))
