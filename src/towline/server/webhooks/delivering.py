@@ -8,7 +8,6 @@ was sent and whose row was not written before the server died is sent again, und
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from towline.model.views import JobView
 from towline.server.events import Feed
 from towline.server.facts import Facts
 from towline.server.webhooks.targets import NotTaken, Refused, Targets
+from towline.store.codec import Damaged
 from towline.store.delivery.rows import DeliveryRow
 from towline.store.port import Store
 
@@ -99,28 +99,32 @@ class Deliverer:
 
     async def _owed(self, event: EventRow) -> list[DeliveryRow]:
         outcome = str(event.data["state"])
-        with contextlib.suppress(NotFound):  # it ended, and was deleted by retention before we came
+        try:
             notices = (await self._facts.spec(str(event.job))).spec.notify
-            return [
-                DeliveryRow(
-                    pool=self._pool,
-                    number=event.number,
-                    position=position,
-                    job=str(event.job),
-                    outcome=outcome,
-                    next_at=event.at,
-                )
-                for position, notice in enumerate(notices)
-                if outcome in notice.on
-            ]
-        return []
+        except NotFound:
+            return []  # it ended, and was deleted by retention before we came
+        except Damaged as error:
+            self._log.error("a job's end is told to nobody", job=event.job, reason=str(error))
+            return []
+        return [
+            DeliveryRow(
+                pool=self._pool,
+                number=event.number,
+                position=position,
+                job=str(event.job),
+                outcome=outcome,
+                next_at=event.at,
+            )
+            for position, notice in enumerate(notices)
+            if outcome in notice.on
+        ]
 
     async def _deliver(self, row: DeliveryRow) -> None:
         tried = structs.replace(row, attempts=row.attempts + 1, message=None)
         try:
             await self._send(row)
             done = structs.replace(tried, state="delivered", next_at=now_ms())
-        except (Refused, NotFound) as error:
+        except (Refused, NotFound, Damaged) as error:
             done = structs.replace(tried, state="failed", next_at=now_ms(), message=str(error))
         except NotTaken as error:
             if tried.attempts >= MOST_ATTEMPTS:

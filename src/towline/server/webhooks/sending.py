@@ -15,6 +15,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import httpcore2
@@ -54,12 +55,16 @@ async def send(url: str, id: str, at_s: int, body: bytes, secret: bytes, targets
 
 async def _post(url: str, headers: list[tuple[bytes, bytes]], body: bytes, targets: Targets) -> int:
     """The status. A pool of its own for each message, since connections are kept by name, not by address."""
-    pool = httpcore2.AsyncConnectionPool(ssl_context=_context(), network_backend=_Looking(targets))
+    pool = httpcore2.AsyncConnectionPool(
+        ssl_context=_context() if url.startswith("https:") else None, network_backend=_Looking(targets)
+    )
     async with pool, pool.stream("POST", url, headers=headers, content=body) as answer:
         return int(answer.status)  # what else it says is not read
 
 
+@cache
 def _context() -> ssl.SSLContext:
+    """The machine's authorities, which take a while to read."""
     return ssl.create_default_context()
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from towline.identity import certificates as pki
+from towline.identity.tls import client_context, server_context
 from towline.server.webhooks import sending
 from towline.server.webhooks.delivering import LONGEST_WAIT_S, wait_s
 from towline.server.webhooks.sending import send, signature
@@ -26,7 +29,11 @@ class Receiver:
         self.got: list[bytes] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:  # it has left already
+            writer.close()
+            return
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
         self.got.append(head + await reader.readexactly(length))
         if self.silent:
@@ -107,6 +114,9 @@ async def test_who_does_not_answer_is_left(
     monkeypatch.setattr(sending, "TIMEOUT_S", 0.5)
     with pytest.raises(NotTaken, match="no answer"):
         await send(f"http://127.0.0.1:{port}/x", "id", 1, b"{}", b"key", LOOPBACK)
+
+
+async def test_where_nobody_listens_nothing_is_taken() -> None:
     with pytest.raises(NotTaken, match="ConnectError"):
         await send("http://127.0.0.1:1/x", "id", 1, b"{}", b"key", LOOPBACK)
 
@@ -116,3 +126,26 @@ def test_waits_double_up_to_the_longest_and_are_spread_over_all_of_it() -> None:
     assert wait_s(15, 1) == LONGEST_WAIT_S
     assert wait_s(3, 0) == 0
     assert wait_s(3, 0.5) == 10
+
+
+@pytest.mark.parametrize(("name", "taken"), [("hook.test", True), ("other.test", False)])
+async def test_over_tls_the_certificate_has_to_be_the_names(
+    monkeypatch: pytest.MonkeyPatch, name: str, taken: bool
+) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    authority, key = pki.make_authority("test", 1, now), pki.make_key()
+    pair = pki.Pair(key=key, certificate=pki.sign_server(authority, key, [name], 1, now))
+    made = Receiver()
+    context = server_context(pair, authority.certificate)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setattr(sending, "_context", lambda: client_context(authority.certificate))
+    resolve(monkeypatch, ["127.0.0.1"])
+    sent = send(f"https://hook.test:{port}/x", "id", 1, b"{}", b"key", LOOPBACK)
+    if taken:
+        await sent
+    else:
+        with pytest.raises(NotTaken, match="CERTIFICATE_VERIFY_FAILED"):
+            await sent
+    assert len(made.got) == taken
+    server.close()
