@@ -55,10 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     server.add_argument("--without-agent", action="store_true", help="do not start this machine's agent")
     agent = commands.add_parser("agent", help="the agent of a home's node")
     agent.add_argument("--home", type=Path, required=True)
+    agent.add_argument("--join-from", type=int, help="the descriptor to read a join link from")
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "agent":
-            return run_agent(arguments.home.resolve())
+            return run_agent(arguments.home.resolve(), arguments.join_from)
         return run_server(
             arguments.home.resolve(),
             with_agent=not arguments.without_agent,
@@ -163,6 +164,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.server.leader.rules import rules_maker
     from towline.server.logs.retention import Retention
     from towline.server.process.local import LocalServer
+    from towline.server.webhooks.delivering import Deliverer
     from towline.store.sqlite import SqliteStore
 
     store = SqliteStore(settings.home / "state.db")
@@ -173,22 +175,22 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     access = await _access(settings, store, vault)
     receiving = None if access is None else await _receiving(settings.home, store)
     gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving)
-    rules = rules_maker(*settings.rules)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)
-    leader = Leader(store, Clock(), settings, in_hand, audience, rules, metrics)
+    leader = Leader(store, Clock(), settings, in_hand, audience, rules_maker(*settings.rules), metrics)
     gateway.attach(leader)
     archive = None if receiving is None else receiving.archive
     days, output_bytes = settings.retention_days, settings.retention_logs_bytes
     retention = Retention(store, archive, settings.pool, days, output_bytes)
     server = LocalServer(settings, store, leader, gateway, retention)
+    facts = Facts(store, NAMESPACE)
     service = Service(
         settings=settings,
         store=store,
         leader=leader,
         gateway=gateway,
         feed=feed,
-        facts=Facts(store, NAMESPACE),
+        facts=facts,
         intake=_intake(settings, store, leader, secrets, agent is not None, access is not None),
         vault=vault,
         logins=logins,
@@ -204,7 +206,8 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     app = make_app(service)
     if access is not None:
         app = audited(app, Audit(store))
-    await server.run(local_app(app), listener, agent, _remote(settings, app, access))
+    deliver = Deliverer(settings.pool, store, feed, facts, secrets.values_for, settings.targets).run
+    await server.run(local_app(app), listener, agent, _remote(settings, app, access), deliver)
     if archive is not None:
         await asyncio.to_thread(archive.close)
     in_hand.close()
@@ -223,7 +226,7 @@ def _intake(
         settings.pool,
         partial(_mount_roots, settings.home),
         partial(_policy, settings.home),
-        secrets.check,
+        partial(_check_submitted, secrets, settings),
         _check(leader, alone=with_agent and not cluster, cluster=cluster),
     )
 
@@ -236,6 +239,14 @@ async def _receiving(home: Path, store: Store) -> Receiving:
     archive = Archive(home / "output")
     await asyncio.to_thread(archive.open)
     return Receiving(archive, store)
+
+
+def _check_submitted(secrets: Secrets, settings: Settings, spec: JobSpec) -> None:
+    """What a job names that has to be there, or be allowed."""
+    from towline.server.webhooks.targets import check_targets
+
+    secrets.check(spec)
+    check_targets(spec, settings.targets)
 
 
 async def _vault(store: Store, home: Path) -> tuple[Vault, Logins, Secrets]:
@@ -320,18 +331,19 @@ def _policy(home: Path) -> Policy:
 
 
 # --- the agent ----------------------------------------------------------------------------------------
-def run_agent(home: Path) -> int:
-    """The agent of ``home``, until it is of no use; see agent/main.py. With a join link in TOWLINE_JOIN
-    the machine becomes a node of that cluster first."""
+def run_agent(home: Path, join_from: int | None = None) -> int:
+    """The agent of ``home``, until it is of no use; see agent/main.py. With a join link in the file
+    descriptor ``join_from`` the machine becomes a node of that cluster first."""
     from towline.agent import main as agent
     from towline.agent.settings import read_settings
 
-    link = os.environ.pop("TOWLINE_JOIN", "")
     settings = read_settings(home, os.environ)
-    if link:
+    if join_from is not None:
         from towline.agent.cluster.membership import join
         from towline.identity.joining import parse_join
 
+        with os.fdopen(join_from, encoding="ascii") as file:
+            link = file.read()
         settings.node_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         node = agent.node_id(settings.node_dir / "id")
         join(settings.membership_dir, parse_join(link), node, settings.name)

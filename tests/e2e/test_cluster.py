@@ -40,15 +40,18 @@ class Cluster:
 
     def join(self, name: str) -> subprocess.Popen[bytes]:
         made = self.admin.json("token", "create", "--join", "--address", f"127.0.0.1:{self.port}")
-        agent = self._start("agent", self.folder / name, "--name", name, "--join", made["link"])
+        # The link is a secret: the agent, which others of this user may look at, has it nowhere.
+        agent = self._start("agent", self.folder / name, "--name", name, TOWLINE_JOIN=made["link"])
         until(lambda: self.state(name) == "ready", f"{name} to be ready")
+        for file in ("environ", "cmdline"):
+            assert b"token=" not in Path(f"/proc/{agent.pid}/{file}").read_bytes()
         return agent
 
-    def _start(self, what: str, home: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, what: str, home: Path, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
         home.mkdir(mode=0o700, exist_ok=True)
         with (home / "out").open("ab") as out:
-            environ = {**os.environ, "TOWLINE_HOME": str(home)}
-            started = subprocess.Popen([*TOW, what, *arguments], env=environ, stdout=out, stderr=out)
+            known = {**os.environ, "TOWLINE_HOME": str(home), **environ}
+            started = subprocess.Popen([*TOW, what, *arguments], env=known, stdout=out, stderr=out)
         self._processes.append(started)
         return started
 
@@ -152,6 +155,8 @@ def test_what_is_wrong_with_joining_and_contexts_is_named(cluster: Cluster) -> N
         answer = user.tow(*arguments, status=2, input=given)
         assert words in answer.stderr, answer.stderr
         assert "Traceback" not in answer.stderr
+    unsafe = cluster.admin.tow("token", "create", "--join", "--address", "x';true;'", status=2)
+    assert "write HOST:PORT" in unsafe.stderr
     second = cluster.admin.tow("server", "--listen", "127.0.0.1:1", status=2)
     assert "runs already" in second.stderr
     other = Home(cluster.folder / "o", cluster.user.work)

@@ -118,10 +118,11 @@ class ScriptedAgent:
     Without it every element ends at once with exit code 0. Output is ``output[attempt][stream]``.
     """
 
-    def __init__(self, socket: Path, *, instance: str = "i1", cpus: int = 4) -> None:
+    def __init__(self, socket: Path, *, instance: str = "i1", cpus: int = 4, node: str = "n1") -> None:
         self._path = socket
         self._instance = instance
         self._cpus = cpus
+        self._node = node
         self.link: ClientConnection | None = None
         self.heard: list[FromServer] = []
         self.output: dict[str, dict[str, bytes]] = {}
@@ -139,7 +140,7 @@ class ScriptedAgent:
         hello = Hello(
             version=VERSION,
             build="test",
-            node="n1",
+            node=self._node,
             name="node-1",
             instance=self._instance,
             boot_id="boot",

@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +85,10 @@ def nodes(json: AsJson = False) -> None:
         if json:
             terminal.write_json({"nodes": views})
             return terminal.OK
+        names = _told_apart(views)
         rows = [
             (
-                view.name,
+                names[view.id],
                 view.state,
                 f"{view.cpu_free:g}/{view.cpu:g}",
                 f"{human_bytes(view.memory_free_bytes)}/{human_bytes(view.memory_bytes)}",
@@ -104,6 +106,12 @@ def nodes(json: AsJson = False) -> None:
         return terminal.OK
 
     terminal.ask(work)
+
+
+def _told_apart(views: list[NodeView]) -> dict[str, str]:
+    """How nodes are called, by their ids: by name, and where several have one, by name and id."""
+    count = Counter(view.name for view in views)
+    return {v.id: v.name if count[v.name] == 1 else f"{v.name} ({v.id})" for v in views}
 
 
 def _gpus(view: NodeView) -> str | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from towline.cli.arguments import AsJson
 from towline.cli.screen import terminal
+
+if TYPE_CHECKING:
+    from towline.client import Client
 
 
 def add(app: typer.Typer) -> None:
@@ -16,16 +19,29 @@ def add(app: typer.Typer) -> None:
     app.command("init")(init)
 
 
-def schema(json: AsJson = True) -> None:
+def schema(
+    api: Annotated[
+        bool, typer.Option("--api", help="The OpenAPI document of the server's HTTP API instead.")
+    ] = False,
+    json: AsJson = True,
+) -> None:
     """Print the JSON Schema of job files, for editors and checkers.
 
     \b
-    Example:
+    Examples:
       tow schema > job.schema.json
+      tow schema --api > openapi.json
     """
     from towline.model.schema import json_schema
 
+    if api:
+        terminal.ask(_show_api)
     terminal.end(lambda: terminal.write_json(json_schema()))
+
+
+async def _show_api(client: Client) -> int:
+    terminal.write_json(await client.api())
+    return terminal.OK
 
 
 def init(

@@ -12,7 +12,7 @@ from towline.cli.screen import terminal
 
 if TYPE_CHECKING:
     from towline.client import Client, Job
-    from towline.model.views import AttemptView, ElementView, JobView, RetryView, TaskView
+    from towline.model.views import AttemptView, DeliveryView, ElementView, JobView, RetryView, TaskView
 
 INLINED_ELEMENTS = 1000
 RETRIED_SHOWN = 10
@@ -286,12 +286,21 @@ def _show_job(view: JobView) -> None:
         ("took" if view.ended_at else "since", _took(view)),
         ("elements", terminal.counted(view.counts)),
         ("now", _pulls(view)),
+        *(("webhook", _delivery(one)) for one in view.webhooks),
     ]
     for name, value in facts:
         if value not in (None, ""):
             terminal.write(f"{name + ':':<11}{terminal.safe(str(value))}")
     terminal.write("")
     _show_tasks(view.tasks, json=False)
+
+
+def _delivery(view: DeliveryView) -> str:
+    """``https://ci.lan/tow: failed; pending after 2 attempts, next at …: it answers with status 500``"""
+    tries = f" after {view.attempts} attempt{'' if view.attempts == 1 else 's'}" if view.attempts else ""
+    when = f", {'next at' if view.state == 'pending' else 'at'} {_short(view.at)}"
+    why = f": {view.message}" if view.message else ""
+    return f"{view.webhook}: {view.outcome}; {view.state}{tries}{when}{why}"
 
 
 def _show_tasks(views: list[TaskView], json: bool) -> None:

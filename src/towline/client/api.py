@@ -6,11 +6,8 @@ no server answers: a local one is started by the ``start`` that the client was g
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import random
-import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -22,6 +19,7 @@ import httpx2
 import msgspec
 from msgspec import Struct
 
+from towline.client.cluster.patience import Patience, Tell
 from towline.client.cluster.remote import Remote
 from towline.client.jobs import Job
 from towline.client.streams import lines
@@ -42,8 +40,6 @@ from towline.model.views import JobView, NodeView, PlanView, QueueView, ServerVi
 
 PATIENCE_S = 30.0
 _READ_WAIT_S = 75.0
-_FIRST_DELAY_S = 0.05
-_MAX_DELAY_S = 2.0
 
 T = TypeVar("T")
 
@@ -78,7 +74,8 @@ class Client:
     """Talks to the server on a Unix socket, or to one over the network. Use it as an async context
     manager, or ``close`` it.
 
-    ``start`` is awaited when nobody answers on the socket, before the request is repeated.
+    ``start`` is awaited when nobody answers on the socket, before the request is repeated. ``waiting`` is
+    called with the seconds that are left where a request has to wait for a server.
     Methods raise RequestError where the request is wrong, Unavailable where no server has answered
     for ``patience_s``, OperatorError where the server failed.
     """
@@ -89,10 +86,13 @@ class Client:
         *,
         start: Callable[[], Awaitable[None]] | None = None,
         patience_s: float = PATIENCE_S,
+        waiting: Tell | None = None,
     ) -> None:
         self._at = at if isinstance(at, Remote) else os.fspath(at)
         self._start = start
         self._patience_s = patience_s
+        self._waiting = waiting
+        self._told = False
         self._seen: set[str] = set()
         """Ids of jobs that a server has shown: one that does not know them has another store."""
         self._http = self._open()
@@ -133,6 +133,10 @@ class Client:
     # --- what can be asked ---------------------------------------------------------------------
     async def server(self) -> ServerView:
         return await self.get(ServerView, "/v1/server")
+
+    async def api(self) -> dict[str, Any]:
+        """The server's HTTP API as an OpenAPI document."""
+        return await self.get(dict[str, Any], "/v1/openapi.json")
 
     async def stop_server(self) -> None:
         """Ask the local server to end; containers go on. Not repeated: raises Unavailable if it is gone."""
@@ -248,17 +252,22 @@ class Client:
         headers = {"content-type": "application/json"} if content is not None else {}
         if key is not None:
             headers["idempotency-key"] = key
-        patience = _Patience(self._patience_s)
-        while True:
-            try:
-                response = await self._http.request(
-                    method, path, params=_query(query), content=content, headers=headers
-                )
-                return _checked(response)
-            except NotFound as error:
-                raise await self._why_not_found(path, error) from None
-            except (httpx2.TransportError, Unavailable) as error:
-                await self._recover(error, patience)
+        with self._patience() as patience:
+            while True:
+                try:
+                    response = await self._http.request(
+                        method,
+                        path,
+                        params=_query(query),
+                        content=content,
+                        headers=headers,
+                        extensions={"trace": patience.trace},
+                    )
+                    return self._answered(response)
+                except NotFound as error:
+                    raise await self._why_not_found(path, error) from None
+                except (httpx2.TransportError, Unavailable) as error:
+                    await self._recover(error, patience)
 
     @asynccontextmanager
     async def stream(
@@ -273,26 +282,43 @@ class Client:
     async def _opened(
         self, method: str, path: str, query: Mapping[str, object], body: object
     ) -> httpx2.Response:
-        patience = _Patience(self._patience_s)
         endless = httpx2.Timeout(_READ_WAIT_S, read=None)
-        while True:
-            request = self._http.build_request(
-                method,
-                path,
-                params=_query(query),
-                content=None if body is None else msgspec.json.encode(body),
-                timeout=endless,
-            )
-            try:
-                response = await self._http.send(request, stream=True)
-                if response.status_code < 400:
-                    return response
-                await response.aread()
-                _checked(response)
-            except NotFound as error:
-                raise await self._why_not_found(path, error) from None
-            except (httpx2.TransportError, Unavailable) as error:
-                await self._recover(error, patience)
+        with self._patience() as patience:
+            while True:
+                request = self._http.build_request(
+                    method,
+                    path,
+                    params=_query(query),
+                    content=None if body is None else msgspec.json.encode(body),
+                    timeout=endless,
+                    extensions={"trace": patience.trace},
+                )
+                try:
+                    response = await self._http.send(request, stream=True)
+                    if response.status_code < 400:
+                        self._told = False
+                        return response
+                    await response.aread()
+                    self._answered(response)
+                except NotFound as error:
+                    raise await self._why_not_found(path, error) from None
+                except (httpx2.TransportError, Unavailable) as error:
+                    await self._recover(error, patience)
+
+    def _patience(self) -> Patience:
+        return Patience(self._patience_s, None if self._waiting is None else self._tell)
+
+    def _tell(self, left_s: float) -> None:
+        """Once, until a server has answered, however many requests wait."""
+        if not self._told and self._waiting is not None:
+            self._told = True
+            self._waiting(left_s)
+
+    def _answered(self, response: httpx2.Response) -> bytes:
+        """As ``_checked``; a server that is not ready has not answered."""
+        if response.status_code != 503:
+            self._told = False
+        return _checked(response)
 
     async def _why_not_found(self, path: str, error: NotFound) -> Exception:
         """The error itself, unless it is about a job that was there before: then the store is another one."""
@@ -308,10 +334,11 @@ class Client:
                 )
         return error
 
-    async def _recover(self, error: Exception, patience: _Patience) -> None:
+    async def _recover(self, error: Exception, patience: Patience) -> None:
         """Start a server if nobody answers, or wait; raises Unavailable when patience ends."""
         if isinstance(self._at, Remote):
             self._at.explain(error)
+        patience.failed()
         if patience.ended:
             answered = isinstance(error, Unavailable)
             what = "The server cannot do this now" if answered else f"No server answers on {self._at}"
@@ -327,23 +354,6 @@ class _Busy(Unavailable):
     def __init__(self, message: str, retry_after_s: float | None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
-
-
-class _Patience:
-    """How long a request is repeated, and how long it waits in between (doubling, ± half)."""
-
-    def __init__(self, limit_s: float) -> None:
-        self._deadline = time.monotonic() + limit_s
-        self._delay_s = _FIRST_DELAY_S
-
-    @property
-    def ended(self) -> bool:
-        return time.monotonic() >= self._deadline
-
-    async def wait(self, retry_after_s: float | None) -> None:
-        delay_s = max(self._delay_s * random.uniform(0.5, 1.5), retry_after_s or 0)
-        self._delay_s = min(self._delay_s * 2, _MAX_DELAY_S)
-        await asyncio.sleep(min(delay_s, max(0.0, self._deadline - time.monotonic())))
 
 
 async def _unbroken(response: httpx2.Response) -> AsyncGenerator[bytes, None]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from towline.build import build
 from towline.client.api import Client
 from towline.client.cluster.contexts import chosen
+from towline.client.cluster.patience import TELL_AFTER_S, Tell
 from towline.errors import NotFound, RequestError, TowlineError, Unavailable
 
 SOCKET = "tow.sock"
@@ -113,25 +114,33 @@ def _space(home: Path) -> str:
     return ""
 
 
-async def connect(home: str | Path | None = None) -> Client:
+async def connect(home: str | Path | None = None, waiting: Tell | None = None) -> Client:
     """A client of the server that is meant: one that a context or TOWLINE_SERVER names, else the local
     one, which is started if it does not run, or replaced if it is another build.
 
-    Raises RequestError for a home that cannot be used, Unavailable where no server can be started.
+    ``waiting``: see Client; of a server that nobody here starts. Raises RequestError for a home that cannot
+    be used, Unavailable where no server can be started.
     """
     remote = None if home is not None else chosen()
     if remote is not None:
-        return Client(remote)
+        return Client(remote, waiting=waiting)
     local = LocalServer(home_directory(home))
     # That of a cluster is started by its operator: it is waited for, and none is started in its place.
     clustered = (local.home / CLUSTER).exists()
-    client = Client(local.socket, start=local.ensure_cluster if clustered else local.ensure)
+    if clustered:
+        client = Client(local.socket, start=local.ensure_cluster, waiting=_at_most(waiting, _CLUSTER_WAIT_S))
+    else:
+        client = Client(local.socket, start=local.ensure)
     try:
         await local.agree(client)
     except BaseException:
         await client.close()
         raise
     return client
+
+
+def _at_most(waiting: Tell | None, limit_s: float) -> Tell | None:
+    return None if waiting is None else lambda left_s: waiting(min(left_s, limit_s - TELL_AFTER_S))
 
 
 class LocalServer:

@@ -25,13 +25,23 @@ class TokenView(Struct, kw_only=True):
     token: str | None = None
 
 
+class JoinTokenView(Struct, kw_only=True):
+    """A join link that has not been used. The link itself cannot be shown again."""
+
+    id: str
+    created_at: str
+    expires_at: str | None
+
+
 class TokenList(Struct, kw_only=True):
     tokens: list[TokenView]
+    joins: list[JoinTokenView] = []
 
 
 class JoinView(Struct, kw_only=True):
-    """A join link, for one node and once."""
+    """A join link, for one node and once; ``id`` takes it back."""
 
+    id: str
     link: str
     expires_at: str
 

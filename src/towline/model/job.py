@@ -180,6 +180,14 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     expect_ms: Milliseconds | None = None
 
 
+class Notice(Struct, frozen=True, kw_only=True):
+    """A webhook that hears of the job's end, signed with a stored secret."""
+
+    webhook: str
+    secret: str
+    on: tuple[Literal["succeeded", "failed", "cancelled"], ...] = ("succeeded", "failed", "cancelled")
+
+
 class JobSpec(Struct, frozen=True, kw_only=True):
     """One submission: named tasks with parameters and labels.
 
@@ -192,3 +200,4 @@ class JobSpec(Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     priority: int = 50
     queue: str = "default"
+    notify: tuple[Notice, ...] = ()

@@ -23,6 +23,7 @@ from towline.model.job import (
     Logs,
     Mount,
     Need,
+    Notice,
     Param,
     Preference,
     Resources,
@@ -40,6 +41,7 @@ DESCRIPTIONS: dict[type[Struct], dict[str, str]] = {
         "labels": "Names and values to find the job by.",
         "priority": "0 to 100; higher goes first.",
         "queue": "The queue of the pool in which it waits.",
+        "notify": "Webhooks that hear of its end.",
     },
     TaskSpec: {
         "image": "An image as Docker names it, or oci:PATH[:TAG], docker-archive:PATH, oci-archive:PATH.",
@@ -98,6 +100,11 @@ DESCRIPTIONS: dict[type[Struct], dict[str, str]] = {
         "factor": "How much longer each time.",
         "max": "The longest.",
         "jitter": "How much of itself it is moved by at most, from 0 to 1.",
+    },
+    Notice: {
+        "webhook": "The URL that a signed message is sent to.",
+        "secret": "The stored secret that it is signed with.",
+        "on": "As what it has to end: succeeded, failed, cancelled; by default any of them.",
     },
     Logs: {"max_bytes": "Bytes kept of each stream; what is over is dropped and counted."},
 }

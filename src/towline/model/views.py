@@ -53,6 +53,17 @@ class TaskView(Struct, kw_only=True):
     """Where the next page of elements starts; null when ``elements`` is all there is."""
 
 
+class DeliveryView(Struct, kw_only=True):
+    """What has become of a webhook. ``at``: when it is tried next, or when it was delivered or given up."""
+
+    webhook: str
+    outcome: str
+    state: str
+    attempts: int
+    at: str
+    message: str | None = None
+
+
 class JobView(Struct, kw_only=True):
     id: str
     name: str
@@ -71,6 +82,8 @@ class JobView(Struct, kw_only=True):
     queue: str = "default"
     pulls: list[PullingView] = []
     """Images that nodes are getting for it now."""
+    webhooks: list[DeliveryView] = []
+    """Of a job that is asked for alone."""
 
 
 class RetryView(Struct, kw_only=True):

@@ -12,7 +12,8 @@ from towline.core.rows import AttemptRow, JobRow, SpecRow, TaskRow
 from towline.errors import NotFound, RequestError
 from towline.model.job import TaskSpec
 from towline.model.states import ElementState, JobState
-from towline.model.views import ElementView, JobView, TaskView
+from towline.model.units import rfc3339
+from towline.model.views import DeliveryView, ElementView, JobView, TaskView
 from towline.server.views import (
     element_view,
     job_view,
@@ -96,6 +97,22 @@ class Facts:
                 told += 1
             views.append(task_view(task, spec.tasks[task.name], shown, cursor, worst))
         return job_view(row, spec.labels, total(tasks), views)
+
+    async def deliveries(self, row: JobRow) -> list[DeliveryView]:
+        """What has become of its webhooks; of their URLs only what names the receiver."""
+        notices = (await self.spec(row.id)).spec.notify
+        owed = await self._store.delivery_of(row.id) if notices else []
+        return [
+            DeliveryView(
+                webhook=notices[one.position].webhook.partition("?")[0],
+                outcome=one.outcome,
+                state=one.state,
+                attempts=one.attempts,
+                at=rfc3339(one.next_at),
+                message=one.message,
+            )
+            for one in owed
+        ]
 
     async def task_row(self, row: JobRow, name: str) -> TaskRow:
         """Raises NotFound."""

@@ -227,7 +227,7 @@ def prepare(body: bytes) -> Prepared:
     try:
         submission = msgspec.json.decode(body, type=Submission)
         twice = repeated_keys(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         example = 'send {"document": {...}, "params": {...}, "base_dir": "/absolute"}'
         raise InvalidDocument([Problem("", f"the request's body does not fit: {error}", example)]) from None
     except RecursionError:

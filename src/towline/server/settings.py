@@ -6,6 +6,8 @@ where it was written.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +21,17 @@ from towline.core.lease import Silence, check_times
 from towline.errors import OperatorError, RequestError
 from towline.identity.joining import PORT
 from towline.model.units import parse_bytes, parse_duration
+from towline.server.webhooks.targets import Targets
 from towline.wire.messages import LeaseTimes
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 SHORTEST_MS, LONGEST_MS = 100, 86_400_000
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9])?\.?\Z|[0-9a-f:.]+(?:%[A-Za-z0-9._-]+)?\Z")
+"""A name or an address, in lower case: it is printed inside a line for a shell."""
 SHORTEST_HALF_LIFE_MS, LONGEST_HALF_LIFE_MS = 60_000, 3650 * 86_400_000
+_LISTS = ("names", "webhook_targets")
+"""Lists: parted by commas where a variable gives them."""
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,6 +45,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """HOST or HOST:PORT as nodes and clients reach it, where that is not what it listens on."""
     names: tuple[str, ...] = ()
     """Further host names and addresses that its certificate is for."""
+    max_connections: Count = 1000
+    """Connections of callers over TLS at one time; those of nodes do not count."""
+    webhook_targets: tuple[str, ...] = ()
+    """Hosts, ``*.NAME``, addresses and networks that webhooks may go to; empty: all that is public."""
     idle_s: Positive = 60.0
     """A local server ends after so long without an unfinished job and without a connection."""
     window_ms: Annotated[int, Meta(ge=0, le=1000)] = 20
@@ -79,7 +90,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a leader waits between attempts to lead: doubling from the first to the last."""
 
     def __post_init__(self) -> None:
-        _ = self.usage_half_life_ms, self.retention_logs_bytes
+        _ = self.usage_half_life_ms, self.retention_logs_bytes, self.targets
         _ = self.lease, self.heartbeat_ms, self.silence
         for name in ("listen", "address"):
             if getattr(self, name):
@@ -128,6 +139,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return found
 
     @property
+    def targets(self) -> Targets:
+        """Raises ValueError."""
+        return Targets(self.webhook_targets)
+
+    @property
     def rules(self) -> tuple[str, str, str, int]:
         """What ``rules_maker`` wants."""
         return self.placement_policy, self.placement_plugins, self.order_policy, self.usage_half_life_ms
@@ -168,14 +184,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def host_and_port(text: str, what: str, port: int = PORT) -> tuple[str, int]:
     """``HOST``, ``HOST:PORT`` or ``[V6]:PORT``. Raises ValueError that names ``what``."""
-    parts = urlsplit(f"//{text}")
-    try:
-        found = parts.port if parts.port is not None else port
-    except ValueError:
-        found = -1
-    if not parts.hostname or found < 0 or parts.path or parts.query or parts.username is not None:
+    host, found = "", -1
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(f"//{text}")
+        bare = not parts.path and not parts.query and not parts.fragment and parts.username is None
+        host, found = (parts.hostname or "") if bare else "", port if parts.port is None else parts.port
+    if not _HOST.match(host) or found < 0 or not text.isprintable():
         raise ValueError(f"{what} is {text!r}: write HOST:PORT, such as 0.0.0.0:{PORT} or [::]:{PORT}")
-    return parts.hostname, found
+    return host, found
 
 
 def read_settings(
@@ -192,7 +208,10 @@ def read_settings(
     for field in msgspec.structs.fields(Settings):
         name = f"TOWLINE_{field.name.upper()}"
         if name in environ and field.name != "home":
-            values |= _checked({field.name: environ[name]}, home, f"the variable {name}", strict=False)
+            given: Any = environ[name]
+            if field.name in _LISTS:
+                given = [part.strip() for part in given.split(",") if part.strip()]
+            values |= _checked({field.name: given}, home, f"the variable {name}", strict=False)
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
     settings = _settings(values, home, "the settings together", strict=True)
     try:

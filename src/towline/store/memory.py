@@ -27,6 +27,7 @@ from towline.core.rows import (
 )
 from towline.errors import StaleTerm, StoreError
 from towline.model.states import ENDED, AttemptState, ElementState
+from towline.store.delivery.memory import MemoryDeliveries
 from towline.store.memory_access import MemoryAccess
 from towline.store.port import ElementPage, Reservation, Sealed
 
@@ -81,11 +82,12 @@ def _copies(rows: Iterable[R]) -> list[R]:
     return [copy(row) for row in rows]
 
 
-class MemoryStore(MemoryAccess):
+class MemoryStore(MemoryAccess, MemoryDeliveries):
     """A ``Store`` (see the port) that forgets everything with its process."""
 
     def __init__(self) -> None:
-        super().__init__()
+        MemoryAccess.__init__(self)
+        MemoryDeliveries.__init__(self)
         self._pools: dict[str, _Counters] = {}
         self._jobs: dict[str, _JobData] = {}
         self._nodes: dict[str, dict[str, NodeRow]] = {}

@@ -24,6 +24,7 @@ from towline.core.rows import (
     TaskRow,
 )
 from towline.store.access import AccessStore
+from towline.store.delivery.rows import DeliveryStore
 
 
 class Reservation(Struct, frozen=True, kw_only=True):
@@ -61,7 +62,7 @@ class Sealed(Struct, frozen=True, kw_only=True):
     updated_at: int
 
 
-class Store(AccessStore, Protocol):
+class Store(AccessStore, DeliveryStore, Protocol):
     """All methods may be called from the event loop's thread only; they raise StoreError
     where the store fails, and nothing else but what is said."""
 

@@ -335,3 +335,35 @@ audit = Table(
     sqlite_with_rowid=False,
 )
 Index("audit_by_age", audit.c.at)
+
+# Webhooks that are owed, and how far the events were looked through for jobs' ends.
+delivery = Table(
+    "delivery",
+    metadata,
+    _id("pool", key=True),
+    _number("number", key=True),
+    _small("position", key=True),
+    _id("job"),
+    _text("outcome"),
+    _text("state"),
+    _small("attempts"),
+    _number("next_at"),
+    _text("message", optional=True),
+    sqlite_with_rowid=False,
+)
+Index("delivery_by_job", delivery.c.job)
+Index(
+    "delivery_due",
+    delivery.c.pool,
+    delivery.c.next_at,
+    sqlite_where=text("state = 'pending'"),
+    postgresql_where=text("state = 'pending'"),
+)
+
+delivery_cursor = Table(
+    "delivery_cursor",
+    metadata,
+    _id("pool", key=True),
+    _number("number"),
+    sqlite_with_rowid=False,
+)

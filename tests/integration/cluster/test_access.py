@@ -163,6 +163,35 @@ async def test_another_authority_is_refused_before_the_token_is_shown(
     await asyncio.to_thread(join, tmp_path / "m", parse_join(link), NODE, "n1")  # the token is still good
 
 
+async def test_a_join_link_can_be_listed_and_taken_back(cluster: ClusterServer, tmp_path: Path) -> None:
+    kept, lost = [await cluster.join_link() for _ in range(2)]
+    joins = (await cluster.http.get("/v1/tokens")).json()["joins"]
+    assert [one["id"] for one in joins] == [parse_join(link).token.split("_")[1] for link in (kept, lost)]
+    assert (await cluster.http.delete(f"/v1/tokens/{joins[1]['id']}")).status_code == 200
+    with pytest.raises(RequestError, match="unknown, was used"):
+        await asyncio.to_thread(join, tmp_path / "lost", parse_join(lost), NODE, "n1")
+    await asyncio.to_thread(join, tmp_path / "kept", parse_join(kept), NODE, "n1")
+    assert (await cluster.http.get("/v1/tokens")).json()["joins"] == []
+
+
+async def test_a_join_link_makes_nobody_the_servers_own_node_or_one_that_is_there(
+    cluster: ClusterServer, tmp_path: Path
+) -> None:
+    (cluster.home / "node").mkdir()
+    (cluster.home / "node" / "id").write_text(NODE)
+    agent = ScriptedAgent(cluster.socket, node=OTHER)
+    await agent.connect()
+    link = parse_join(await cluster.join_link())
+    for node in (NODE, OTHER):
+        with pytest.raises(RequestError, match="already, without a link"):
+            await asyncio.to_thread(join, tmp_path / "m", link, node, "n1")
+    await agent.close()
+    await until_gone(cluster, OTHER)
+    with pytest.raises(RequestError, match="already, without a link"):  # it may come back
+        await asyncio.to_thread(join, tmp_path / "m", link, OTHER, "n1")
+    await asyncio.to_thread(join, tmp_path / "m", link, "node-00000000000000ff", "n1")
+
+
 # --- the audit ----------------------------------------------------------------------------------------
 async def test_what_was_to_change_something_is_in_the_audit(cluster: ClusterServer) -> None:
     async with cluster.caller(cluster.tokens["viewer"]) as http:
@@ -181,6 +210,25 @@ async def test_what_was_to_change_something_is_in_the_audit(cluster: ClusterServ
     page = (await cluster.http.get("/v1/audit", params={"limit": 2})).json()
     rest = (await cluster.http.get("/v1/audit", params={"before": page["next_before"], "limit": 1})).json()
     assert rest["entries"] == entries[2:]
+
+
+async def test_the_audit_names_what_was_made_and_removed(cluster: ClusterServer, tmp_path: Path) -> None:
+    await cluster.token("ada", "viewer")
+    id = next(row["id"] for row in (await cluster.http.get("/v1/tokens")).json()["tokens"])
+    await cluster.http.delete("/v1/tokens/ada")
+    await joined(cluster, tmp_path / "m")
+    await cluster.http.delete(f"/v1/nodes/{NODE}")
+    entries = (await cluster.http.get("/v1/audit", params={"limit": 5})).json()["entries"]
+    targets = [entry["target"] for entry in reversed(entries)]
+    link = targets[2].rpartition(" ")[2]
+    assert targets[0].startswith("/v1/tokens: token ada (")
+    assert targets[1] == targets[0].replace("tokens", "tokens/ada", 1)
+    assert targets[2:4] == [
+        f"/v1/tokens/join: join link {link}",
+        f"/v1/enrol: node n1 ({NODE}) by join link {link}",
+    ]
+    assert NODE in targets[4]
+    assert len(id) == len(link) == 12
 
 
 async def test_plain_http_is_not_answered(cluster: ClusterServer) -> None:

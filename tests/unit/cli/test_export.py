@@ -42,7 +42,7 @@ class Server:
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     made = Server()
 
-    async def connect() -> Server:
+    async def connect(**_: object) -> Server:
         return made
 
     monkeypatch.setattr(towline.client, "connect", connect)

@@ -19,7 +19,13 @@ def test_the_examples_of_the_guide_load():
     fields = [text for text in BLOCKS if not text.startswith("name:")]
     assert len(whole) == 1 and fields
     assert list(load(whole[0]).tasks) == ["split", "count", "report"]
+    of_jobs = [text for text in fields if text.split(":")[0] in fields_of(JobSpec)]
+    for text in of_jobs:
+        job = load(f"name: x\n{text}tasks: {{a: {{image: busybox}}}}\n")
+        assert job != load("name: x\ntasks: {a: {image: busybox}}\n")
     for text in fields:
+        if text in of_jobs:
+            continue
         indented = "".join(f"    {line}\n" for line in text.splitlines())
         task = load(f"name: x\ntasks:\n  a:\n    image: busybox\n{indented}").tasks["a"]
         assert task != TaskSpec(image="busybox")

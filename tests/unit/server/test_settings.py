@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from towline.errors import OperatorError
-from towline.server.settings import read_settings
+from towline.server.settings import host_and_port, read_settings
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -19,6 +19,36 @@ def test_variables_win_over_the_file_and_flags_over_both(tmp_path: Path) -> None
     (tmp_path / "server.toml").write_text('idle_s = 5.0\nwindow_ms = 7\npool = "file"\n')
     settings = read_settings(tmp_path, {"TOWLINE_WINDOW_MS": "9", "TOWLINE_POOL": "env"}, {"pool": "flag"})
     assert (settings.idle_s, settings.window_ms, settings.pool) == (5.0, 9, "flag")
+
+
+def test_names_in_a_variable_are_parted_by_commas(tmp_path: Path) -> None:
+    assert read_settings(tmp_path, {"TOWLINE_NAMES": "a.lan, 10.0.0.1,,b"}).names == (
+        "a.lan",
+        "10.0.0.1",
+        "b",
+    )
+    assert read_settings(tmp_path, {"TOWLINE_NAMES": ""}).names == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["a';true;'", "a b", "$(id)", "a\nb", "-x", "a/b", "a?b", "a#b", "u@a", "[::1", "a:b", "", "`a`"]
+)
+def test_an_address_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"address is .*write HOST:PORT"):
+        host_and_port(text, "address")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("tow.lan", ("tow.lan", 7443)),
+        ("Tow.Lan:1", ("tow.lan", 1)),
+        ("[fe80::1%eth0]:2", ("fe80::1%eth0", 2)),
+        ("[::]", ("::", 7443)),
+    ],
+)
+def test_an_address_is_a_host_with_a_port(text: str, found: tuple[str, int]) -> None:
+    assert host_and_port(text, "address") == found
 
 
 def test_the_home_of_another_command_is_no_setting(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -76,8 +77,11 @@ def create(
             if json:
                 terminal.write_json(link)
             else:
-                terminal.write(f"tow agent --join '{link.link}'")
-                terminal.say(f"Run this on the machine that is to be a node, until {link.expires_at}.")
+                terminal.write(f"tow agent --join {shlex.quote(terminal.safe(link.link))}")
+                terminal.say(
+                    f"Run this on the machine that is to be a node, until {link.expires_at}. "
+                    f"To take it back: tow token rm {link.id}"
+                )
             return terminal.OK
         if name is None or role is None or address is not None:
             raise RequestError(
@@ -95,7 +99,7 @@ def create(
 
 
 def ls(json: AsJson = False) -> None:
-    """List the tokens, without their texts.
+    """List the tokens, without their texts, and the join links that nobody has used yet.
 
     \b
     Examples:
@@ -103,11 +107,12 @@ def ls(json: AsJson = False) -> None:
     """
 
     async def work(client: Client) -> int:
-        tokens = await _access(client).tokens()
+        found = await _access(client).tokens()
         if json:
-            terminal.write_json({"tokens": tokens})
+            terminal.write_json(found)
         else:
-            rows = [(t.name, t.role, t.id, t.created_at, t.expires_at or "never") for t in tokens]
+            rows = [(t.name, t.role, t.id, t.created_at, t.expires_at or "never") for t in found.tokens]
+            rows += [("-", "join link", j.id, j.created_at, j.expires_at or "never") for j in found.joins]
             terminal.table(("name", "role", "id", "created", "expires"), rows)
         return terminal.OK
 
@@ -115,13 +120,15 @@ def ls(json: AsJson = False) -> None:
 
 
 def rm(
-    which: Annotated[str, typer.Argument(metavar="NAME", help="A token's name or id.")], json: AsJson = False
+    which: Annotated[str, typer.Argument(metavar="NAME", help="A token's name or id, or a join link's id.")],
+    json: AsJson = False,
 ) -> None:
-    """Take a token back: it is worth nothing from now on.
+    """Take a token or a join link back: it is worth nothing from now on.
 
     \b
     Examples:
       tow token rm ci
+      tow token rm 4f1d02c9aa37
     """
 
     async def work(client: Client) -> int:
@@ -129,7 +136,8 @@ def rm(
         if json:
             terminal.write_json(removed)
         else:
-            terminal.say(f"Removed the token of {removed.name}, {removed.role}.")
+            what = f"the token of {removed.name}, {removed.role}" if removed.name else "the join link"
+            terminal.say(f"Removed {what}.")
         return terminal.OK
 
     terminal.ask(work)

@@ -11,6 +11,7 @@ import typer
 
 from towline.cli.screen import terminal
 
+JOIN_VARIABLE = "TOWLINE_JOIN"
 AGENT_HOME = "agent"
 """The agent's folder below TOWLINE_HOME: the local mode's own agent has another one."""
 
@@ -130,7 +131,7 @@ def agent(
         str | None,
         typer.Option(
             metavar="LINK",
-            envvar="TOWLINE_JOIN",
+            envvar=JOIN_VARIABLE,
             help="What `tow token create --join` has printed, in quotes. Needed the first time only.",
         ),
     ] = None,
@@ -152,10 +153,12 @@ def agent(
         from towline.errors import RequestError
 
         home = _home() / AGENT_HOME
+        extra: list[str] = []
+        os.environ.pop(JOIN_VARIABLE, None)  # it is a secret, and what the agent starts inherits all this
         if join:
             from towline.identity.joining import parse_join
 
-            os.environ["TOWLINE_JOIN"] = str(parse_join(join))
+            extra = ["--join-from", str(_in_memory(str(parse_join(join))))]
         elif not (home / "node" / "membership").is_dir():
             raise RequestError(
                 "This machine is no node yet: give the link that `tow token create --join` prints on the "
@@ -164,9 +167,18 @@ def agent(
         if name:
             os.environ["TOWLINE_NODE_NAME"] = name
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace("agent", home, [])
+        _replace("agent", home, extra)
 
     terminal.end(work)
+
+
+def _in_memory(text: str) -> int:
+    """A descriptor that the process which we become reads it from: neither its arguments nor its variables
+    are for secrets."""
+    descriptor = os.memfd_create("join", 0)
+    os.write(descriptor, text.encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 def _replace(what: str, home: Path, extra: list[str]) -> NoReturn:

@@ -143,10 +143,14 @@ def served(work: Callable[[Client], Awaitable[int | None]]) -> int | None:
     async def connected() -> int | None:
         from towline.client import connect
 
-        async with await connect() as client:
+        async with await connect(waiting=_waits) as client:
             return await work(client)
 
     return asyncio.run(connected())
+
+
+def _waits(left_s: float) -> None:
+    say(f"The server does not answer. Waiting for it for up to {left_s:.0f} s more (Ctrl-C ends this).")
 
 
 def end(work: Callable[[], int | None]) -> NoReturn:

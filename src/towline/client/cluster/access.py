@@ -17,9 +17,9 @@ class Access:
     async def whoami(self) -> WhoView:
         return await self._client.get(WhoView, "/v1/whoami")
 
-    async def tokens(self) -> list[TokenView]:
-        """In order of their names."""
-        return (await self._client.get(TokenList, "/v1/tokens")).tokens
+    async def tokens(self) -> TokenList:
+        """Tokens in order of their names, and unused join links."""
+        return await self._client.get(TokenList, "/v1/tokens")
 
     async def create(self, name: str, role: str, lifetime: str | None = None) -> TokenView:
         """A new token; its text is shown now and never again. ``lifetime`` as in ``30d``."""
@@ -35,7 +35,7 @@ class Access:
         return msgspec.json.decode(answer, type=JoinView)
 
     async def delete(self, token: str) -> TokenView:
-        """By its name or id. Raises NotFound."""
+        """A token by its name or id, a join link by its id. Raises NotFound."""
         answer = await self._client.request("DELETE", f"/v1/tokens/{part_of(token, 'token')}")
         return msgspec.json.decode(answer, type=TokenView)
 

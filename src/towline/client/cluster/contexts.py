@@ -3,8 +3,10 @@ is meant when nothing is said. Kept in one file that only the user may read."""
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -34,7 +36,8 @@ class Kept(Struct, kw_only=True):
 
 
 class Contexts:
-    """Those of one file. Each change is written at once, whole or not at all."""
+    """Those of one file. Each change is written at once, whole or not at all, on top of what others
+    have written meanwhile."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -72,31 +75,38 @@ class Contexts:
             raise RequestError(
                 f"{name!r} cannot be a context's name: take 1 to 100 characters, and not {LOCAL}."
             )
-        self._kept.contexts[name] = Context(url=remote.url, token=remote.token, authority=remote.authority)
-        self._kept.current = name
-        self._write()
+        with self._changing():
+            kept = Context(url=remote.url, token=remote.token, authority=remote.authority)
+            self._kept.contexts[name] = kept
+            self._kept.current = name
 
     def use(self, name: str) -> None:
         """``local`` goes back to this machine's own server. Raises NotFound."""
-        if name != LOCAL:
-            self.get(name)
-        self._kept.current = None if name == LOCAL else name
-        self._write()
+        with self._changing():
+            if name != LOCAL:
+                self.get(name)
+            self._kept.current = None if name == LOCAL else name
 
     def remove(self, name: str) -> None:
         """Raises NotFound."""
-        self.get(name)
-        del self._kept.contexts[name]
-        if self._kept.current == name:
-            self._kept.current = None
-        self._write()
+        with self._changing():
+            self.get(name)
+            del self._kept.contexts[name]
+            if self._kept.current == name:
+                self._kept.current = None
 
-    def _write(self) -> None:
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Read what is there now, and write what has become of it: one after the other of all who do."""
         from towline.identity.tls import write_private
 
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private(self._file, msgspec.json.format(msgspec.json.encode(self._kept)))
+            with self._file.with_suffix(".lock").open("wb") as lock:  # closing it frees it
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._kept = self._read()
+                yield
+                write_private(self._file, msgspec.json.format(msgspec.json.encode(self._kept)))
         except OSError as error:
             raise RequestError(f"{self._file} cannot be written: {error.strerror}.") from None
 

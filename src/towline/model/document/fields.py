@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import msgspec
 from msgspec import Struct
 
-from towline.model.job import Backoff, JobSpec, Limit, Param, Resources, Retries
+from towline.model.job import Backoff, JobSpec, Limit, Notice, Param, Resources, Retries
 from towline.model.units import Quantity
 
 BOUNDS: dict[tuple[type[Struct], str], tuple[float, float]] = {
@@ -56,12 +56,16 @@ EXAMPLES: dict[str, str] = {
     "limit": "{key: database, max: 3}",
     "gpu": "{count: 1, model: [A100, H100], memory: 20Gi}",
     "queue": "default",
+    "notify": "[{webhook: https://ci.example.org/tow, secret: ci-hook, on: [failed]}]",
+    "webhook": "https://ci.example.org/tow",
+    "secret": "ci-hook",
 }
 """How a field may look, for messages."""
 _EXAMPLES_OF: dict[tuple[type[Struct], str], str] = {
     (Backoff, "max"): "30s",
     (Limit, "key"): "database",
     (Limit, "max"): "3",
+    (Notice, "on"): "[failed]",
     (Retries, "limit"): "2",
 }
 """The same, where fields of two Structs have one name."""

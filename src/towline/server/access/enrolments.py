@@ -43,8 +43,16 @@ class Enrolments:
     async def load(self) -> None:
         self._rows = {row.node: row for row in await self._store.enrolment_list()}
 
-    async def enrol(self, token: str, node: str, name: str, request: bytes) -> Enrolled:
-        """Give a machine its first certificate. Raises Forbidden for a token that is worth nothing,
+    async def enrol(
+        self,
+        token: str,
+        node: str,
+        name: str,
+        request: bytes,
+        is_taken: Callable[[str], bool] = lambda _: False,
+    ) -> tuple[Enrolled, str]:
+        """Give a machine its first certificate; returns the join token's id too. ``is_taken``: whether an
+        id is that of a node which is none by enrolment. Raises Forbidden for a token that is worth nothing,
         RequestError where something else is wrong; the token is not used up then."""
         if not self._tokens.opens_join(token):
             raise _worthless()
@@ -55,11 +63,17 @@ class Enrolments:
         at = self._clock_ms()  # not after the certificate's own time: see ``admits``
         certificate, expires_at = self._authority.node(request, node)
         self._must_be_new(node)
-        if not await self._tokens.use_join(token):
+        if is_taken(node):
+            raise Conflict(
+                f"Node {node} is one of this cluster already, without a link: a join link makes another "
+                "machine a node. Where it is gone for good, run `tow node forget` for it first."
+            )
+        link = await self._tokens.use_join(token)
+        if link is None:
             raise _worthless()
         self._must_be_new(node)  # another link may have enrolled it at the same moment
         row = EnrolmentRow(node=node, name=name, enrolled_at=at, expires_at=expires_at)
-        return await self._keep(row, certificate)
+        return await self._keep(row, certificate), link
 
     def _must_be_new(self, node: str) -> None:
         if node in self._rows:

@@ -32,6 +32,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/enrol"): PUBLIC,  # shows a join token
     (WEBSOCKET, LINK): NODE,
     ("POST", "/v1/agent/renew"): NODE,
+    ("GET", "/v1/openapi.json"): VIEWER,
     ("GET", "/v1/server"): VIEWER,
     ("POST", "/v1/server/stop"): ADMIN,
     ("POST", "/v1/gc"): ADMIN,

@@ -71,12 +71,18 @@ class Tokens:
         """API tokens in order of their names, expired ones too."""
         return sorted((row for row in self._rows.values() if row.kind == API), key=lambda row: row.name)
 
+    def joins(self) -> list[TokenRow]:
+        """Join tokens that are still worth something, in the order in which they were made."""
+        rows = [row for row in self._rows.values() if row.kind == JOIN and self._is_open(row)]
+        return sorted(rows, key=lambda row: (row.created_at, row.id))
+
     async def delete(self, which: str) -> TokenRow:
-        """Take back the token of this name or id: it is worth nothing from now on. Raises NotFound."""
+        """Take back the API token of this name or id, or the join token of this id: it is worth nothing
+        from now on. Raises NotFound."""
         for row in self._rows.values():
-            if row.kind == API and which in (row.name, row.id):
+            if which == row.id or (row.kind == API and which == row.name):
                 await self._store.token_delete(row.id)
-                del self._rows[row.id]
+                self._rows.pop(row.id, None)
                 return row
         raise NotFound(f"There is no token {which!r}: tow token ls shows all.")
 
@@ -91,18 +97,19 @@ class Tokens:
         """Whether a join token is still worth something."""
         return self._genuine(text, JOIN) is not None
 
-    async def use_join(self, text: str) -> bool:
-        """Use up a join token. False where it is none, was used, or has expired."""
+    async def use_join(self, text: str) -> str | None:
+        """Use up a join token; returns its id. None where it is none, was used, or has expired."""
         row = self._genuine(text, JOIN)
         if row is None:
-            return False
-        del self._rows[row.id]
-        return await self._store.token_use(row.id, self._clock_ms())
+            return None
+        self._rows.pop(row.id)
+        return row.id if await self._store.token_use(row.id, self._clock_ms()) else None
 
     def _genuine(self, text: str, kind: str) -> TokenRow | None:
         row = self._rows.get(tokens.id_of(text) or "")
-        if row is None or row.kind != kind or row.used_at is not None:
-            return None
-        if row.expires_at is not None and row.expires_at <= self._clock_ms():
+        if row is None or row.kind != kind or not self._is_open(row):
             return None
         return row if tokens.is_genuine(text, row.digest) else None
+
+    def _is_open(self, row: TokenRow) -> bool:
+        return row.used_at is None and (row.expires_at is None or row.expires_at > self._clock_ms())

@@ -15,6 +15,7 @@ from towline.server.api.cluster.agents import agent_link
 from towline.server.api.cluster.enrolment import enrolment_router
 from towline.server.api.cluster.nodes import nodes_router
 from towline.server.api.cluster.usage import show_usage
+from towline.server.api.described.routes import show_description
 from towline.server.api.events import list_events, stream_events
 from towline.server.api.exec import exec_route
 from towline.server.api.export import export_events
@@ -46,6 +47,7 @@ def make_app(service: Service) -> ASGIApp:
             read_artifact,
             nodes_router,
             show_usage,
+            show_description,
             show_server,
             stop_server,
             collect_garbage,

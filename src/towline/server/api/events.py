@@ -37,6 +37,7 @@ async def list_events(
     limit: Annotated[int, QueryParameter(ge=1, le=10_000)] = 1000,
     job: FromQuery[str | None] = None,
 ) -> EventPage:
+    """A page of all events after a cursor."""
     service = service_of(request)
     feed = service.feed
     after = feed.number(cursor)
@@ -46,10 +47,11 @@ async def list_events(
     return EventPage(events=[feed.view(row) for row in rows], next_cursor=feed.cursor(last))
 
 
-@get("/v1/jobs/{job:str}/events")
+@get("/v1/jobs/{job:str}/events", media="text/event-stream")
 async def stream_events(
     request: AnyRequest, job: FromPath[str], cursor: FromQuery[str | None] = None
 ) -> Stream:
+    """A job's events as server-sent events, until it has ended."""
     service = service_of(request)
     after = service.feed.number(cursor or request.headers.get("last-event-id"))
     row = await service.facts.find(job)

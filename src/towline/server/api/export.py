@@ -22,14 +22,13 @@ from towline.model.document import to_document
 from towline.model.job import Array, JobSpec, TaskSpec
 from towline.model.units import rfc3339
 from towline.model.views import EventView, NodeView, QueueView
-from towline.server.api.service import Service, service_of
+from towline.server.api.service import MOST, Service, service_of
 from towline.server.events import PAGE
 
 AnyRequest = Request[Any, Any, Any]
 VERSION = 1
-_LATEST_MS = 1 << 53
 _encoder = msgspec.json.Encoder()
-Since = Annotated[int, QueryParameter(ge=0, le=_LATEST_MS)]
+Since = Annotated[int, QueryParameter(ge=0, le=MOST)]
 
 
 class Header(Struct, kw_only=True, tag="export", tag_field="kind"):
@@ -55,8 +54,9 @@ class EventLine(EventView, kw_only=True):
     spec: dict[str, Any] | UnsetType = UNSET
 
 
-@get("/v1/events/export")
+@get("/v1/events/export", media="application/x-ndjson")
 async def export_events(request: AnyRequest, since_ms: Since = 0) -> Stream:
+    """The event log as NDJSON, as a simulation reads it."""
     service = service_of(request)
     return Stream(
         _lines(service, since_ms),

@@ -52,11 +52,12 @@ class LoginBody(Struct, kw_only=True, forbid_unknown_fields=True):
 
 @get("/v1/images")
 async def list_images(request: AnyRequest, node: Node = None) -> ImageList:
+    """Images on a node."""
     answer = await _asked(service_of(request), node, ImageCall(request=0, what="ls"))
     return ImageList(images=[_view(info) for info in answer.images])
 
 
-@post("/v1/images/pull", status_code=200)
+@post("/v1/images/pull", status_code=200, body=ImageBody, media="application/x-ndjson")
 async def pull_image(request: AnyRequest, node: Node = None) -> Stream:
     """NDJSON of PullViews; the last one has the image or the error."""
     body = await decoded(request, ImageBody)
@@ -92,15 +93,17 @@ def _line(view: PullView) -> bytes:
     return _encoder.encode(view) + b"\n"
 
 
-@post("/v1/images/remove", status_code=200)
+@post("/v1/images/remove", status_code=200, body=ImageBody)
 async def remove_image(request: AnyRequest, node: Node = None) -> ImagesFreedView:
+    """Remove an image from a node."""
     body = await decoded(request, ImageBody)
     call = ImageCall(request=0, what="rm", reference=body.reference, base_dir=body.base_dir)
     return _freed(await _asked(service_of(request), node, call))
 
 
-@post("/v1/images/gc", status_code=200)
+@post("/v1/images/gc", status_code=200, body=GcBody)
 async def collect_images(request: AnyRequest, node: Node = None) -> ImagesFreedView:
+    """Remove images that nobody uses."""
     body = await decoded(request, GcBody)
     call = ImageCall(request=0, what="gc", dry_run=body.dry_run, everything=body.everything)
     return _freed(await _asked(service_of(request), node, call))
@@ -139,11 +142,13 @@ def _freed(answer: ImageAnswer) -> ImagesFreedView:
 # --- logins -------------------------------------------------------------------------------------------
 @get("/v1/registries")
 async def list_registries(request: AnyRequest) -> LoginList:
+    """Registries with a login."""
     return LoginList(registries=[_login(entry) for entry in await service_of(request).logins.list()])
 
 
-@put("/v1/registries/{registry:str}", status_code=200)
+@put("/v1/registries/{registry:str}", status_code=200, body=LoginBody)
 async def log_in(request: AnyRequest, registry: FromPath[str]) -> LoginView:
+    """Keep a login for a registry."""
     body = await decoded(request, LoginBody)
     service = service_of(request)
     name = await service.logins.put(registry, body.user, body.password)
@@ -153,6 +158,7 @@ async def log_in(request: AnyRequest, registry: FromPath[str]) -> LoginView:
 
 @delete("/v1/registries/{registry:str}")
 async def log_out(request: AnyRequest, registry: FromPath[str]) -> None:
+    """Forget a login."""
     service = service_of(request)
     await service.logins.delete(registry)
     service.gateway.descriptions_changed()

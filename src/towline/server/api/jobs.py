@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-import msgspec
 from litestar import Request, Response, Router, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Struct
@@ -16,10 +15,11 @@ from towline.errors import NotFound, RequestError
 from towline.model.document import to_document
 from towline.model.states import ENDED, JobState
 from towline.model.views import ElementView, JobView, RetryView, TaskView, WhyView
+from towline.server.api.queues import decoded
 from towline.server.api.service import Service, service_of
 from towline.server.events import MAX_DIGITS
 from towline.server.facts import NAMESPACE, has_ended
-from towline.server.intake import MAX_KEY_LENGTH
+from towline.server.intake import MAX_KEY_LENGTH, Submission
 from towline.server.pulls import add_pulls, explain_pulls
 
 AnyRequest = Request[Any, Any, Any]
@@ -54,8 +54,14 @@ class RetryBody(Struct, kw_only=True, forbid_unknown_fields=True):
     failed: bool = False
 
 
-@post("/")
+@post(
+    "/",
+    body=Submission,
+    statuses=(200,),
+    reads={"Idempotency-Key": "A repeat with the same key does nothing more"},
+)
 async def submit(request: AnyRequest) -> Response[JobView]:
+    """Submit a job: once for each Idempotency-Key."""
     service = service_of(request)
     body = await request.body()
     job, new = await service.intake.submit(body, request.headers.get("idempotency-key"))
@@ -67,6 +73,7 @@ async def submit(request: AnyRequest) -> Response[JobView]:
 async def list_jobs(
     request: AnyRequest, limit: Limit = 50, cursor: FromQuery[str | None] = None, in_state: StateFilter = None
 ) -> JobPage:
+    """Jobs without their tasks, newest first."""
     service = service_of(request)
     states = in_state.split(",") if in_state else []
     for unknown in set(states) - set(JobState):
@@ -85,9 +92,11 @@ async def list_jobs(
 
 @get("/{job:str}")
 async def show(request: AnyRequest, job: FromPath[str], elements: ElementBudget = 1000) -> JobView:
+    """One job, with so many of its elements."""
     service = service_of(request)
     row = await service.facts.find(job)
     view = await service.facts.job(row, elements)
+    view.webhooks = await service.facts.deliveries(row)
     return add_pulls(view, service.gateway.pulls(), await _task_names(service, row))
 
 
@@ -112,12 +121,14 @@ async def show_task(
     limit: ElementLimit = 1000,
     in_state: StateFilter = None,
 ) -> TaskView:
+    """A task with a page of its elements."""
     facts = service_of(request).facts
     return await facts.page(await facts.find(job), task, cursor, limit, in_state)
 
 
 @get("/{job:str}/wait")
 async def wait(request: AnyRequest, job: FromPath[str], timeout_s: Seconds = 30.0) -> JobView:
+    """The job when it has ended, at the latest after timeout_s."""
     service = service_of(request)
     row = await service.facts.find(job)
     await until_ended(service, row, timeout_s)
@@ -143,13 +154,11 @@ async def until_ended(service: Service, row: JobRow, timeout_s: float) -> None:
         service.feed.unsubscribe(reader)
 
 
-@post("/{job:str}/cancel", status_code=200)
+@post("/{job:str}/cancel", status_code=200, body=CancelBody)
 async def cancel(request: AnyRequest, job: FromPath[str]) -> JobView:
+    """Cancel a job, a task of it or one element."""
     service = service_of(request)
-    try:
-        body = msgspec.json.decode(await request.body() or b"{}", type=CancelBody)
-    except msgspec.MsgspecError as error:
-        raise RequestError(f"the request's body does not fit: {error}") from None
+    body = await decoded(request, CancelBody)
     if body.index is not None and body.task is None:
         raise RequestError("index is given without task: say which task's element is meant.")
     row = await service.facts.find(job)
@@ -164,16 +173,19 @@ async def cancel(request: AnyRequest, job: FromPath[str]) -> JobView:
     return await service.facts.job(await service.facts.find(row.id), 0)
 
 
-@post("/{job:str}/retry", status_code=200)
+@post(
+    "/{job:str}/retry",
+    status_code=200,
+    body=RetryBody,
+    reads={"Idempotency-Key": "A repeat with the same key does nothing more"},
+)
 async def retry(request: AnyRequest, job: FromPath[str]) -> RetryView:
+    """Run again what did not succeed."""
     service = service_of(request)
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
         raise RequestError(f"Idempotency-Key is 1 to {MAX_KEY_LENGTH} characters long.")
-    try:
-        body = msgspec.json.decode(await request.body() or b"{}", type=RetryBody)
-    except msgspec.MsgspecError as error:
-        raise RequestError(f"the request's body does not fit: {error}") from None
+    body = await decoded(request, RetryBody)
     row = await service.facts.find(job)
     cursor = service.feed.cursor((await service.store.counters(service.settings.pool))[1])
     named = tuple((element.task, element.index) for element in body.elements)
@@ -189,6 +201,7 @@ async def why(
     task: FromQuery[str | None] = None,
     index: FromQuery[int | None] = None,
 ) -> WhyView:
+    """Why something is as it is: what it waits for, or how it ended."""
     service = service_of(request)
     row = await service.facts.find(job)
     if row.state == JobState.RUNNING:

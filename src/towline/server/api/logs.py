@@ -16,7 +16,7 @@ from towline.core.commands import attempt_id
 from towline.core.rows import AttemptRow, ElementRow, JobRow, TaskRow
 from towline.errors import NotFound
 from towline.model.states import ATTEMPT_ENDED, ENDED
-from towline.server.api.service import Service, service_of
+from towline.server.api.service import MOST, Service, service_of
 from towline.server.facts import has_ended
 from towline.server.logs.reading import Output
 from towline.server.output import Merger, OutputError, Piece, newer
@@ -45,18 +45,19 @@ class Wanted(NamedTuple):
     since: int | None
 
 
-@get("/v1/jobs/{job:str}/tasks/{task:str}/elements/{index:int}/logs")
+@get("/v1/jobs/{job:str}/tasks/{task:str}/elements/{index:int}/logs", media="application/x-ndjson")
 async def logs(
     request: AnyRequest,
     job: FromPath[str],
     task: FromPath[str],
     index: FromPath[int],
-    attempt: Annotated[int | None, QueryParameter(ge=1)] = None,
-    tail: Annotated[int | None, QueryParameter(ge=0)] = None,
+    attempt: Annotated[int | None, QueryParameter(ge=1, le=MOST)] = None,
+    tail: Annotated[int | None, QueryParameter(ge=0, le=MOST)] = None,
     follow: FromQuery[bool] = False,
     stream: FromQuery[Literal["stdout", "stderr", "both"]] = "both",
     since: Annotated[int | None, QueryParameter(ge=0)] = None,
 ) -> Stream:
+    """Output of an element as NDJSON; ``data`` in it is base64."""
     service = service_of(request)
     row = await service.facts.find(job)
     task_row = await service.facts.task_row(row, task)

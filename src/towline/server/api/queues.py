@@ -15,7 +15,7 @@ from towline.model.units import parse_bytes, parse_cpu
 from towline.model.views import JobView, PlanView, QueueView
 from towline.server.api.service import service_of
 from towline.server.facts import NAMESPACE
-from towline.server.intake import prepare
+from towline.server.intake import Submission, prepare
 
 AnyRequest = Request[Any, Any, Any]
 Only = Annotated[Literal["new", "existing"] | None, QueryParameter(name="only")]
@@ -45,16 +45,19 @@ class QueueList(Struct, kw_only=True):
 
 @get("/v1/queues")
 async def list_queues(request: AnyRequest) -> QueueList:
+    """All queues."""
     return QueueList(queues=service_of(request).leader.opinion(lambda pool: pool.queues_view()))
 
 
 @get("/v1/queues/{name:str}")
 async def show_queue(request: AnyRequest, name: FromPath[str]) -> QueueView:
+    """One queue."""
     return service_of(request).leader.opinion(lambda pool: pool.queue_view(name))
 
 
-@put("/v1/queues/{name:str}")
+@put("/v1/queues/{name:str}", body=QueueBody)
 async def set_queue(request: AnyRequest, name: FromPath[str], only: Only = None) -> QueueView:
+    """Make a queue, or change what is given of one."""
     body = await decoded(request, QueueBody)
     service = service_of(request)
     await service.leader.ask(
@@ -74,11 +77,13 @@ async def set_queue(request: AnyRequest, name: FromPath[str], only: Only = None)
 
 @delete("/v1/queues/{name:str}")
 async def delete_queue(request: AnyRequest, name: FromPath[str]) -> None:
+    """Remove a queue that has no jobs and none below it."""
     await service_of(request).leader.ask(DeleteQueue(name=name))
 
 
-@post("/v1/jobs/{job:str}/priority", status_code=200)
+@post("/v1/jobs/{job:str}/priority", status_code=200, body=PriorityBody)
 async def set_priority(request: AnyRequest, job: FromPath[str]) -> JobView:
+    """Change the priority of a job that has not ended."""
     body = await decoded(request, PriorityBody)
     service = service_of(request)
     row = await service.facts.find(job)
@@ -86,7 +91,7 @@ async def set_priority(request: AnyRequest, job: FromPath[str]) -> JobView:
     return await service.facts.job(await service.facts.find(row.id), 0)
 
 
-@post("/v1/plan", status_code=200)
+@post("/v1/plan", status_code=200, body=Submission)
 async def plan(request: AnyRequest) -> PlanView:
     """Where everything of a job would go now. The body is that of a submission, and refused where that
     would be; nothing is kept."""
@@ -99,7 +104,7 @@ async def decoded(request: AnyRequest, kind: type[Any]) -> Any:
     """The body of a request. Raises RequestError."""
     try:
         return msgspec.json.decode(await request.body() or b"{}", type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RequestError(f"the request's body does not fit: {error}") from None
 
 

@@ -32,11 +32,13 @@ class SecretBody(Struct, kw_only=True, forbid_unknown_fields=True):
 
 @get("/v1/secrets")
 async def list_secrets(request: AnyRequest) -> SecretList:
+    """Secrets, without their values."""
     return SecretList(secrets=[_view(entry) for entry in await service_of(request).secrets.list()])
 
 
-@put("/v1/secrets/{name:str}", status_code=200)
+@put("/v1/secrets/{name:str}", status_code=200, body=SecretBody)
 async def set_secret(request: AnyRequest, name: FromPath[str]) -> SecretView:
+    """Set a secret."""
     body = await decoded(request, SecretBody)
     service = service_of(request)
     await service.secrets.put(name, body.value)
@@ -46,6 +48,7 @@ async def set_secret(request: AnyRequest, name: FromPath[str]) -> SecretView:
 
 @delete("/v1/secrets/{name:str}")
 async def remove_secret(request: AnyRequest, name: FromPath[str]) -> None:
+    """Remove a secret."""
     service = service_of(request)
     await service.secrets.delete(name)
     service.gateway.descriptions_changed()

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from towline.server.metrics import Metrics
 
 
+MOST = 2**53
+"""Of a number in a query: beyond it JSON's readers round, and far beyond it the store has no room."""
+
+
 @dataclass(frozen=True)
 class Service:
     """The parts of one server. ``stop`` asks the process to end cleanly."""

@@ -22,6 +22,7 @@ AnyRequest = Request[Any, Any, Any]
 
 @get("/v1/server")
 async def show_server(request: AnyRequest) -> ServerView:
+    """The server: its build, its pool, and what is wrong with it."""
     service = service_of(request)
     return ServerView(
         build=build(),
@@ -44,7 +45,7 @@ class GcBody(Struct, kw_only=True, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
-@post("/v1/gc", status_code=200)
+@post("/v1/gc", status_code=200, body=GcBody)
 async def collect_garbage(request: AnyRequest) -> GarbageView:
     """Remove now what is older than it is kept, and output beyond its size; ``dry_run``: only say what."""
     body = await decoded(request, GcBody)
@@ -59,7 +60,7 @@ async def collect_garbage(request: AnyRequest) -> GarbageView:
     return GarbageView(jobs=gone.jobs, freed_bytes=gone.output_bytes, left_bytes=kept)
 
 
-@get("/metrics")
+@get("/metrics", media="text/plain")
 async def show_metrics(request: AnyRequest) -> Response[bytes]:
     """For Prometheus, of a server of a cluster."""
     metrics = service_of(request).metrics
@@ -68,13 +69,13 @@ async def show_metrics(request: AnyRequest) -> Response[bytes]:
     return Response(metrics.shown(), media_type=metrics.CONTENT_TYPE)
 
 
-@get("/healthz")
+@get("/healthz", media="text/plain")
 async def healthz() -> Response[str]:
     """The process serves requests."""
     return Response("ok\n", media_type="text/plain")
 
 
-@get("/readyz")
+@get("/readyz", media="text/plain", statuses=(503,))
 async def readyz(request: AnyRequest) -> Response[str]:
     """It also leads its pool: submissions are taken."""
     leader = service_of(request).leader

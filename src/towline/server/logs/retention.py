@@ -71,6 +71,7 @@ class Retention:
         async with self._turn:
             before_ms = self._before_ms
             await self._store.audit_expire(before_ms)
+            await self._store.delivery_expire(before_ms)
             jobs = await self._store.expired(self._pool, before_ms, JOBS_A_TURN)
             freed = 0
             if self._archive is not None and jobs:

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,9 +79,15 @@ class LocalServer:
         self._stopping.set()
 
     async def run(
-        self, app: Any, listener: socket.socket, agent: AgentProcess | None, remote: Remote | None = None
+        self,
+        app: Any,
+        listener: socket.socket,
+        agent: AgentProcess | None,
+        remote: Remote | None,
+        deliver: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
-        """Serve until stopped or, without ``remote``, idle. Raises what made the leader crash."""
+        """Serve until stopped or, without ``remote``, idle; ``deliver`` sends webhooks meanwhile. Raises what
+        made the leader crash."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -95,7 +101,7 @@ class LocalServer:
         await http.start(listener)
         door = None if remote is None else await self._open(remote)
         self._log.info("serving", home=str(self._settings.home), listen=self._settings.listen)
-        work = [self._expire(), self._make_room(), self._stop_when_unreachable()]
+        work = [self._expire(), self._make_room(), self._stop_when_unreachable(), deliver()]
         work.append(self._stop_when_idle(http) if remote is None else _keep_renewed(remote))
         beside = [asyncio.create_task(one) for one in work]
         if agent is not None:
@@ -110,7 +116,7 @@ class LocalServer:
         await asyncio.gather(*beside, return_exceptions=True)
 
     async def _open(self, remote: Remote) -> HttpServer:
-        door = HttpServer(remote.app)
+        door = HttpServer(remote.app, self._settings.max_connections)
         await door.start(remote.listener, remote.tls)
         return door
 

@@ -37,7 +37,7 @@ class Secrets:
         return {file: self._open[name] for file, name in wanted.items() if name in self._open}
 
     def check(self, spec: JobSpec) -> None:
-        """Raises InvalidDocument where a task uses a secret that is not stored."""
+        """Raises InvalidDocument where a task or a webhook uses a secret that is not stored."""
         problems = [
             Problem(
                 f"tasks.{task}.secrets.{file}",
@@ -47,6 +47,15 @@ class Secrets:
             for task, task_spec in spec.tasks.items()
             for file, name in task_spec.secrets.items()
             if name not in self._open
+        ]
+        problems += [
+            Problem(
+                f"notify[{at}].secret",
+                f"there is no secret {notice.secret!r}",
+                f"store it first: tow secret set {notice.secret}",
+            )
+            for at, notice in enumerate(spec.notify)
+            if notice.secret not in self._open
         ]
         if problems:
             raise InvalidDocument(problems)

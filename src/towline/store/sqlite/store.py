@@ -26,6 +26,7 @@ from towline.core.rows import (
 )
 from towline.errors import StoreError
 from towline.store.codec import Damaged
+from towline.store.delivery.sqlite import SqliteDeliveries
 from towline.store.port import ElementPage, Reservation, Sealed
 from towline.store.sqlite import loading, reads, writes
 from towline.store.sqlite.access import SqliteAccess
@@ -39,7 +40,7 @@ T = TypeVar("T")
 _READERS = 4
 
 
-class SqliteStore(SqliteAccess):
+class SqliteStore(SqliteAccess, SqliteDeliveries):
     """A ``Store`` (see the port) in the file at ``path``, made with mode 0600 where there is none.
 
     No method blocks the event loop: what is written goes through the one writer thread, what is

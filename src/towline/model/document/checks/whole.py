@@ -7,6 +7,7 @@ from typing import Any
 
 from towline.model import names
 from towline.model.document.checks.graph import check_graph
+from towline.model.document.checks.notify import check_notify
 from towline.model.document.checks.task import check_task
 from towline.model.document.lines import Where
 from towline.model.document.reading import Reading
@@ -24,6 +25,7 @@ def check_job(reading: Reading, spec: JobSpec, tree: dict[str, Any]) -> None:
     if not reading.failed("queue"):
         _check_name(reading, Where(None, "queue"), spec.queue, names.QUEUE_NAME, names.QUEUE_NAME_RULE)
     _check_labels(reading, spec)
+    check_notify(reading, spec)
     tasks_at = Where(None, "tasks")
     if not spec.tasks and not reading.failed("tasks"):
         reading.bad(tasks_at, "is empty: a job has at least one task", "write tasks: {NAME: {…}}")

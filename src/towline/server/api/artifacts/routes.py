@@ -23,12 +23,12 @@ from towline.model.states import ENDED, AttemptState, ElementState
 from towline.model.units import rfc3339
 from towline.model.views import ArtifactPage, ArtifactView
 from towline.server.api.logs import find_attempt
-from towline.server.api.service import Service, service_of
+from towline.server.api.service import MOST, Service, service_of
 from towline.wire.artifacts import Artifact, ArtifactsAnswer, ArtifactsCall
 
 AnyRequest = Request[Any, Any, Any]
-AttemptNumber = Annotated[int | None, Parameter(ge=1)]
-Offset = Annotated[int, Parameter(ge=0)]
+AttemptNumber = Annotated[int | None, Parameter(ge=1, le=MOST)]
+Offset = Annotated[int, Parameter(ge=0, le=MOST)]
 LENGTH = struct.Struct(">I")
 _OVER = (AttemptState.FINISHED.value, AttemptState.LOST.value)
 
@@ -42,6 +42,7 @@ async def list_artifacts(
     attempt: AttemptNumber = None,
     cursor: FromQuery[str | None] = None,
 ) -> ArtifactPage:
+    """A page of what an element wrote below TOW_OUT."""
     service = service_of(request)
     node, call = await _call(service, job, task, index, attempt)
     try:
@@ -53,7 +54,10 @@ async def list_artifacts(
     return ArtifactPage(artifacts=[_view(entry) for entry in answer.entries], next_cursor=following)
 
 
-@get("/v1/jobs/{job:str}/tasks/{task:str}/elements/{index:int}/artifacts/content")
+@get(
+    "/v1/jobs/{job:str}/tasks/{task:str}/elements/{index:int}/artifacts/content",
+    media="application/octet-stream",
+)
 async def read_artifact(
     request: AnyRequest,
     job: FromPath[str],
@@ -63,6 +67,7 @@ async def read_artifact(
     attempt: AttemptNumber = None,
     offset: Offset = 0,
 ) -> Stream:
+    """The content of one file, in pieces with digests."""
     service = service_of(request)
     node, call = await _call(service, job, task, index, attempt)
     # The first piece is read here, so that what is wrong is told as an error and not by breaking off.

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from litestar import Request, Router, delete, get, post
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
 from towline.errors import Forbidden, RequestError
 from towline.identity.joining import JoinLink
 from towline.model import units
-from towline.model.access_views import AuditEntryView, AuditView, JoinView, TokenList, TokenView, WhoView
+from towline.model.access_views import (
+    AuditEntryView,
+    AuditView,
+    JoinTokenView,
+    JoinView,
+    TokenList,
+    TokenView,
+    WhoView,
+)
 from towline.model.units import rfc3339
+from towline.server.access.auditing import tell
 from towline.server.access.guard import principal_of
+from towline.server.access.tokens import JOIN
 from towline.server.api.cluster.enrolment import access_of
 from towline.server.api.queues import decoded
-from towline.server.api.service import service_of
+from towline.server.api.service import MOST, service_of
 from towline.server.facts import NAMESPACE
 from towline.store.access import TokenRow
 
-if TYPE_CHECKING:
-    pass
-
 AnyRequest = Request[Any, Any, Any]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
+Before = Annotated[int | None, QueryParameter(ge=1, le=MOST)]
 JOIN_LIFETIME = "1h"
 PEM = "application/x-pem-file"
 
@@ -45,6 +53,7 @@ class JoinBody(Struct, kw_only=True, forbid_unknown_fields=True):
 
 @get("/v1/whoami")
 async def whoami(request: AnyRequest) -> WhoView:
+    """Who the caller is."""
     who = principal_of(request)
     if who is None or who.role is None:
         raise Forbidden("A node has no role.")
@@ -54,19 +63,25 @@ async def whoami(request: AnyRequest) -> WhoView:
 # --- tokens -------------------------------------------------------------------------------------------
 @get("/v1/tokens")
 async def list_tokens(request: AnyRequest) -> TokenList:
-    return TokenList(tokens=[_view(row) for row in access_of(service_of(request)).tokens.list()])
+    """API tokens, and join links that nobody has used yet."""
+    tokens = access_of(service_of(request)).tokens
+    return TokenList(
+        tokens=[_view(row) for row in tokens.list()], joins=[_join_view(row) for row in tokens.joins()]
+    )
 
 
-@post("/v1/tokens", status_code=201)
+@post("/v1/tokens", status_code=201, body=TokenBody)
 async def create_token(request: AnyRequest) -> TokenView:
+    """Make an API token; its text is shown this once."""
     body = await decoded(request, TokenBody)
     tokens = access_of(service_of(request)).tokens
     lifetime_ms = None if body.lifetime is None else _duration(body.lifetime)
     row, text = await tokens.create(body.name, body.role, NAMESPACE, lifetime_ms)
+    tell(request, _named(row))
     return _view(row, text)
 
 
-@post("/v1/tokens/join", status_code=201)
+@post("/v1/tokens/join", status_code=201, body=JoinBody)
 async def create_join(request: AnyRequest) -> JoinView:
     """A join link with a token of its own: one node, once."""
     body = await decoded(request, JoinBody)
@@ -76,19 +91,21 @@ async def create_join(request: AnyRequest) -> JoinView:
     row, text = await access.tokens.create_join(_duration(body.lifetime))
     link = JoinLink(host=host, port=port, token=text, ca=access.authority.fingerprint)
     assert row.expires_at is not None
-    return JoinView(link=str(link), expires_at=rfc3339(row.expires_at))
+    tell(request, _named(row))
+    return JoinView(id=row.id, link=str(link), expires_at=rfc3339(row.expires_at))
 
 
 @delete("/v1/tokens/{token:str}", status_code=200)
 async def delete_token(request: AnyRequest, token: FromPath[str]) -> TokenView:
-    return _view(await access_of(service_of(request)).tokens.delete(token))
+    """Take back an API token (by its name or id) or a join link (by its id); the latter has no name."""
+    row = await access_of(service_of(request)).tokens.delete(token)
+    tell(request, _named(row))
+    return _view(row)
 
 
 # --- the audit ----------------------------------------------------------------------------------------
 @get("/v1/audit")
-async def list_audit(
-    request: AnyRequest, limit: Limit = 100, before: FromQuery[int | None] = None
-) -> AuditView:
+async def list_audit(request: AnyRequest, limit: Limit = 100, before: Before = None) -> AuditView:
     """Newest first; ``before`` is the ``seq`` of the last one seen."""
     service = service_of(request)
     access_of(service)
@@ -113,6 +130,19 @@ def _duration(text: str) -> int:
         return units.parse_duration(text)
     except ValueError as error:
         raise RequestError(f"lifetime is {text!r}, but {error}") from None
+
+
+def _named(row: TokenRow) -> str:
+    """A token as the audit names it."""
+    return f"join link {row.id}" if row.kind == JOIN else f"token {row.name} ({row.id}), {row.role}"
+
+
+def _join_view(row: TokenRow) -> JoinTokenView:
+    return JoinTokenView(
+        id=row.id,
+        created_at=rfc3339(row.created_at),
+        expires_at=None if row.expires_at is None else rfc3339(row.expires_at),
+    )
 
 
 def _view(row: TokenRow, text: str | None = None) -> TokenView:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, Response, Router, get, post
 from msgspec import Struct
 
 from towline.errors import Forbidden, RequestError
+from towline.server.access.auditing import tell
 from towline.server.access.enrolments import Enrolled
 from towline.server.access.guard import principal_of
 from towline.server.api.queues import decoded
@@ -43,21 +46,39 @@ def access_of(service: Service) -> Access:
     return service.access
 
 
-@get("/v1/authority")
+@get("/v1/authority", media=PEM)
 async def show_authority(request: AnyRequest) -> Response[bytes]:
     """The certificate of the cluster's authority; whoever asks compares its fingerprint."""
     return Response(access_of(service_of(request)).authority.certificate, media_type=PEM)
 
 
-@post("/v1/enrol", status_code=200, request_max_body_size=MOST_OF_AN_ENROLMENT)
+@post("/v1/enrol", status_code=200, request_max_body_size=MOST_OF_AN_ENROLMENT, body=EnrolBody)
 async def enrol(request: AnyRequest) -> Enrolled:
+    """Make a machine a node, with a join token."""
     body = await decoded(request, EnrolBody)
-    enrolments = access_of(service_of(request)).enrolments
-    return await enrolments.enrol(body.token, body.node, body.name, body.request)
+    service = service_of(request)
+    enrolled, link = await access_of(service).enrolments.enrol(
+        body.token, body.node, body.name, body.request, partial(_is_taken, service)
+    )
+    tell(request, f"node {body.name} ({body.node}) by join link {link}")
+    return enrolled
 
 
-@post("/v1/agent/renew", status_code=200)
+def _is_taken(service: Service, node: str) -> bool:
+    """Whether an id is a node's that needs no enrolment: that of this machine, which comes through the
+    socket, now or ever; or one that the pool knows from elsewhere."""
+    own = service.settings.home / "node" / "id"
+    with contextlib.suppress(OSError):
+        if own.read_text().strip() == node:
+            return True
+    if node in service.gateway.connected_nodes:
+        return True
+    return any(view.id == node for view in service.leader.opinion(lambda pool: pool.nodes_view()))
+
+
+@post("/v1/agent/renew", status_code=200, body=RenewBody)
 async def renew(request: AnyRequest) -> Enrolled:
+    """The next certificate of the node that asks."""
     body = await decoded(request, RenewBody)
     who = principal_of(request)
     if who is None or who.node is None:

@@ -12,6 +12,7 @@ from towline.core.commands import Drain, ForgetNode, Undrain
 from towline.errors import NotFound, RequestError
 from towline.model import units
 from towline.model.views import NodeView
+from towline.server.access.auditing import tell
 from towline.server.api.queues import decoded
 from towline.server.api.service import Service, service_of
 
@@ -30,16 +31,19 @@ class DrainBody(Struct, kw_only=True, forbid_unknown_fields=True):
 
 @get("/v1/nodes")
 async def list_nodes(request: AnyRequest) -> NodeList:
+    """All nodes, with what is free on them."""
     return NodeList(nodes=service_of(request).leader.opinion(lambda pool: pool.nodes_view()))
 
 
 @get("/v1/nodes/{node:str}")
 async def show_node(request: AnyRequest, node: FromPath[str]) -> NodeView:
+    """One node."""
     return _view(service_of(request), node)
 
 
-@post("/v1/nodes/{node:str}/drain", status_code=200)
+@post("/v1/nodes/{node:str}/drain", status_code=200, body=DrainBody)
 async def drain(request: AnyRequest, node: FromPath[str]) -> NodeView:
+    """Let a node take nothing new."""
     body = await decoded(request, DrainBody)
     service = service_of(request)
     found = _view(service, node)
@@ -49,6 +53,7 @@ async def drain(request: AnyRequest, node: FromPath[str]) -> NodeView:
 
 @post("/v1/nodes/{node:str}/undrain", status_code=200)
 async def undrain(request: AnyRequest, node: FromPath[str]) -> NodeView:
+    """Let a drained node take work again."""
     service = service_of(request)
     found = _view(service, node)
     await service.leader.ask(Undrain(node=found.id))
@@ -61,6 +66,8 @@ async def forget_node(request: AnyRequest, node: FromPath[str], force: FromQuery
     that is connected is cut off first."""
     service = service_of(request)
     id = _known(service, node)
+    known = _find(service, id)
+    tell(request, f"node {id}" if known is None else f"node {known.name} ({id})")
     was_member = await _forget_member(service, id, force)
     try:
         await service.leader.ask(ForgetNode(node=id))

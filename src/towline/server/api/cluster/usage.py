@@ -11,7 +11,7 @@ from towline.core.commands import attempt_key
 from towline.errors import NotFound, RequestError
 from towline.model.job import TaskSpec
 from towline.model.views import ElementUsageView, NodeUsageView, UsageView
-from towline.server.api.service import Service, service_of
+from towline.server.api.service import MOST, Service, service_of
 from towline.wire.usage import AttemptUsage, ReadUsage, UsageAnswer
 
 AnyRequest = Request[Any, Any, Any]
@@ -22,7 +22,7 @@ async def show_usage(
     request: AnyRequest,
     job: FromQuery[str | None] = None,
     task: FromQuery[str | None] = None,
-    index: Annotated[int | None, Parameter(ge=0)] = None,
+    index: Annotated[int | None, Parameter(ge=0, le=MOST)] = None,
 ) -> UsageView:
     """Counters as they stand: two answers, compared, give the CPU in between."""
     service = service_of(request)
