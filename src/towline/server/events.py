@@ -106,6 +106,8 @@ class Feed:
         tail = self._tail
         if not tail:
             return None
+        if tail[-1].number <= after:
+            return []
         if tail[0].number <= after + 1:
             skip = after + 1 - tail[0].number
             return [row for at, row in enumerate(tail) if at >= skip and (job is None or row.job == job)]
