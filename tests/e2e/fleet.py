@@ -5,7 +5,9 @@ What tasks did is told by what they write themselves, into a folder that all sha
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -19,6 +21,7 @@ from typing import Any
 import httpx2
 from tests import guard
 from tests.e2e.home import Home, until
+from tests.joining import readable
 
 from towline.cli.doctor import processes_of
 
@@ -96,11 +99,17 @@ class Machine:
         self.home.mkdir(mode=0o700, exist_ok=True)
         allowed = {"TOWLINE_ALLOWED_MOUNTS": self._mounts}
         environ = {**os.environ, **allowed, "TOWLINE_NODE_NAME": self.name}
+        argv = [*entered(self.space), *PYTHON, "agent", "--home", str(self.home)]
+        fds: tuple[int, ...] = ()
         if not (self.home / "node" / "membership").is_dir():
-            environ["TOWLINE_JOIN"] = self._link()
+            fds = (readable(self._link()),)
+            argv += ["--join-from", str(fds[0])]
         with (self.home / "agent.log").open("ab") as log:
-            argv = [*entered(self.space), *PYTHON, "agent", "--home", str(self.home)]
-            self.agent = subprocess.Popen(argv, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.agent = subprocess.Popen(
+                argv, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL, pass_fds=fds
+            )
+        for fd in fds:
+            os.close(fd)
 
     def cut_off(self, ways: str = "both") -> None:
         for chain in WAYS[ways]:
@@ -214,6 +223,14 @@ class Fleet:
         answer = self.http.get(path, params=query)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def stdout(self, job: str, task: str, index: int) -> bytes:
+        """Of an element's newest attempt, wherever it lies by now."""
+        answer = self.http.get(
+            f"/v1/jobs/{job}/tasks/{task}/elements/{index}/logs", params={"stream": "stdout"}
+        )
+        assert answer.status_code == 200, answer.text
+        return b"".join(base64.b64decode(json.loads(line)["data"]) for line in answer.text.splitlines())
 
     def state(self, node: str) -> str | None:
         found = {each["name"]: each["state"] for each in self.get("/v1/nodes")["nodes"]}

@@ -79,9 +79,8 @@ def test_what_runs_outlives_agent_and_server(fleet: Fleet, tmp_path: Path, busyb
         ends = [(attempt["number"], attempt["exit_code"]) for attempt in attempts]
         assert ends == [(1, index + 1) for index in range(size)]
         assert [(shared / f"began.{name}.{index}").read_text() for index in range(size)] == ["1\n"] * size
-        for index, attempt in enumerate(attempts):
-            output = node.home / "node" / "output" / attempt["id"] / "stdout"
-            assert output.read_text() == f"last words of {name}.{index}\n"
+        for index in range(size):
+            assert fleet.stdout(job, name, index) == f"last words of {name}.{index}\n".encode()
 
 
 def _task(shared: Path, image: str, size: int) -> dict[str, Any]:

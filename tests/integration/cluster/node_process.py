@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.integration.cluster.cluster_server import ClusterServer
 from tests.integration.server_process import PATIENCE_S
+from tests.joining import readable
 
 from towline.cli.doctor import processes_of
 
@@ -31,12 +32,17 @@ class NodeProcess:
 
     async def start(self) -> None:
         """Start the agent, joining first where it has not, and wait until the server has it."""
-        environ = dict(self._environ)
-        if not (self.home / "node" / "membership").is_dir():
-            environ["TOWLINE_JOIN"] = await self._cluster.join_link()
         argv = [sys.executable, "-m", "towline.launch", "agent", "--home", str(self.home)]
-        with (self.home / "agent.log").open("ab") as log:
-            self.process = subprocess.Popen(argv, env=environ, stdout=log, stderr=log)  # noqa: ASYNC220
+        with contextlib.ExitStack() as opened:
+            fds: tuple[int, ...] = ()
+            if not (self.home / "node" / "membership").is_dir():
+                fds = (readable(await self._cluster.join_link()),)
+                opened.callback(os.close, fds[0])
+                argv += ["--join-from", str(fds[0])]
+            log = opened.enter_context((self.home / "agent.log").open("ab"))
+            self.process = subprocess.Popen(  # noqa: ASYNC220
+                argv, env=self._environ, stdout=log, stderr=log, pass_fds=fds
+            )
         await self.until("ready")
 
     async def until(self, state: str) -> None:
