@@ -162,6 +162,8 @@ class Writer:
             near = now_ms - last.at_ms < _COALESCE_MS and size - last.offset < _COALESCE_BYTES
             if now_ms == last.at_ms or (near and self._last_stream == stream):
                 return
+            if last.offset == size and last.kind == DATA and self._last_stream == stream:
+                self._index_end -= ENTRY_BYTES  # what that entry was for has not come
         self._append(Entry(stream, kind, size, now_ms))
 
     def _append(self, entry: Entry) -> None:

@@ -65,6 +65,17 @@ def test_index_tells_when_bytes_came(tmp_path: Path, pipe: tuple[int, int]) -> N
     assert logs.read(str(tmp_path), "stdout", -4, 100) == (b"six\n", ((8, 9000),), True)
 
 
+def test_a_look_that_finds_nothing_leaves_no_time(tmp_path: Path, pipe: tuple[int, int]) -> None:
+    writer = logs.Writer(str(tmp_path), 1 << 20)
+    os.write(pipe[1], b"first\n")
+    writer.move(0, pipe[0], 1 << 20, 1000)
+    assert writer.move(0, pipe[0], 1 << 20, 2000) == -1
+    os.write(pipe[1], b"second\n")
+    writer.move(0, pipe[0], 1 << 20, 3000)
+    writer.finish(3000)
+    assert logs.read(str(tmp_path), "stdout", 0, 100) == (b"first\nsecond\n", ((0, 1000), (6, 3000)), True)
+
+
 def test_drops_over_the_limit_and_counts(tmp_path: Path, pipe: tuple[int, int]) -> None:
     writer = logs.Writer(str(tmp_path), 10)
     os.write(pipe[1], b"x" * 8)
