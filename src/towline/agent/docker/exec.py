@@ -42,6 +42,7 @@ class EngineInside:
         self._writer: asyncio.StreamWriter | None = None
         self._drained = asyncio.Event()
         self._resizing: asyncio.Task[None] | None = None
+        self._size = (0, 0)
         self._closing: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -136,13 +137,17 @@ class EngineInside:
 
     def resize(self, rows: int, columns: int) -> None:
         """The latest size is the one that counts."""
-        if self._resizing is not None:
-            self._resizing.cancel()
-        self._resizing = asyncio.get_running_loop().create_task(self._resize(rows, columns))
+        self._size = rows, columns
+        if self._resizing is None or self._resizing.done():
+            self._resizing = asyncio.get_running_loop().create_task(self._resize())
 
-    async def _resize(self, rows: int, columns: int) -> None:
-        with suppress(EngineGone, EngineRefused):
-            await self._engine.exec_resize(self._id, rows, columns)
+    async def _resize(self) -> None:
+        """One after another: the engine might take two requests in the other order."""
+        told = (0, 0)
+        while told != self._size:
+            told = self._size
+            with suppress(EngineGone, EngineRefused):
+                await self._engine.exec_resize(self._id, *told)
 
     @property
     def _is_here(self) -> bool:
