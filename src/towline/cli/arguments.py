@@ -64,3 +64,26 @@ def overrides(given: list[str] | None) -> dict[str, str]:
             raise RequestError(f"-p {text!r} is not NAME=VALUE, such as -p year=2014")
         params[name] = value
     return params
+
+
+def since_ms(text: str) -> int:
+    """``--since`` as unix ms: how long ago, or a time (without a zone: UTC). Raises RequestError."""
+    from datetime import UTC, datetime
+
+    from towline.cli.screen import terminal
+    from towline.errors import RequestError
+    from towline.model.units import parse_duration
+
+    now = datetime.now(UTC)
+    try:
+        return max(0, int(now.timestamp() * 1000) - parse_duration(text))
+    except ValueError:
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+        return max(0, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise RequestError(
+            f"--since: {terminal.safe(text)!r} is no time: write how long ago, such as 10m or 7d, or a time, "
+            f"such as {now:%Y-%m-%dT%H:%M:%SZ}."
+        ) from None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
 
 import typer
 
-from towline.cli.arguments import AsJson, What
+from towline.cli.arguments import AsJson, What, since_ms
 from towline.cli.screen import terminal
 from towline.cli.screen.descriptors import Unwritable, writable
 
@@ -78,9 +78,9 @@ def logs(
     async def work(client: Client) -> int:
         named = terminal.reference(what)
         _check_stream(stream)
-        since_ms = None if since is None else _since_ms(since)
+        written_ms = None if since is None else since_ms(since)
         job = await client.job(named.job)
-        options: dict[str, Any] = {"tail": tail, "stream": stream, "since": since_ms}
+        options: dict[str, Any] = {"tail": tail, "stream": stream, "since": written_ms}
         if json:
             await _print_json(job, named, attempt, follow, options)
             return terminal.OK
@@ -104,25 +104,6 @@ def _check_stream(stream: str) -> None:
         from towline.errors import RequestError
 
         raise RequestError(f"--stream is stdout, stderr or both, and not {terminal.safe(stream)!r}.")
-
-
-def _since_ms(text: str) -> int:
-    """A duration before now, or a time of day with a zone; unix ms."""
-    from towline.errors import RequestError
-    from towline.model.units import parse_duration
-
-    now = datetime.now(UTC)
-    try:
-        return max(0, int(now.timestamp() * 1000) - parse_duration(text))
-    except ValueError:
-        pass
-    try:
-        return max(0, int(datetime.fromisoformat(text).astimezone(UTC).timestamp() * 1000))
-    except (ValueError, OverflowError):
-        raise RequestError(
-            f"--since is {terminal.safe(text)!r}: write how long ago, such as 10m, or a time, such as "
-            f"{now:%Y-%m-%dT%H:%M:%SZ}."
-        ) from None
 
 
 async def _only(job: Job, named: terminal.Reference) -> tuple[str, int] | None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline.cli.logs import MAX_HELD_BYTES, Lines, _entry, _since_ms
+from towline.cli.arguments import since_ms
+from towline.cli.logs import MAX_HELD_BYTES, Lines, _entry
 from towline.client import LogChunk
 from towline.errors import RequestError
 
@@ -82,7 +83,7 @@ def test_json_entries_are_text_or_base64() -> None:
 
 def test_since_is_a_duration_or_a_time() -> None:
     now_ms = time.time_ns() // 1_000_000
-    assert abs(now_ms - 600_000 - _since_ms("10m")) < 60_000
-    assert _since_ms("2026-01-31T12:00:00Z") == _since_ms("2026-01-31T13:00:00+01:00") == 1_769_860_800_000
-    with pytest.raises(RequestError, match="--since is 'soon'"):
-        _since_ms("soon")
+    assert abs(now_ms - 600_000 - since_ms("10m")) < 60_000
+    assert since_ms("2026-01-31T12:00:00Z") == since_ms("2026-01-31T13:00:00+01:00") == 1_769_860_800_000
+    with pytest.raises(RequestError, match="--since: 'soon' is no time"):
+        since_ms("soon")

@@ -6,12 +6,12 @@ import os
 import secrets
 import sys
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import typer
 
+from towline.cli.arguments import since_ms
 from towline.cli.screen import terminal
 
 if TYPE_CHECKING:
@@ -54,21 +54,21 @@ def export(since: Since = None, output: Output = None) -> None:
     """
 
     async def work(client: Client) -> int:
-        since_ms = _since(since)
+        begin_ms = 0 if since is None else since_ms(since)
         if output is None:
-            await _write(client, since_ms, terminal.write)
+            await _write(client, begin_ms, terminal.write)
             return terminal.OK
         with _whole(output) as file:
-            count = await _write(client, since_ms, lambda line: file.write(line + "\n"))
+            count = await _write(client, begin_ms, lambda line: file.write(line + "\n"))
         terminal.say(f"Wrote {count:,} lines to {output}.")
         return terminal.OK
 
     terminal.ask(work)
 
 
-async def _write(client: Client, since_ms: int, write: Callable[[str], object]) -> int:
+async def _write(client: Client, begin_ms: int, write: Callable[[str], object]) -> int:
     shown, count = sys.stderr.isatty(), 0
-    async for line in client.export_events(since_ms):
+    async for line in client.export_events(begin_ms):
         write(line.decode())
         count += 1
         if shown and count % _TOLD_EVERY == 0:
@@ -110,24 +110,3 @@ def _opened(path: Path, output: Path, mode: str) -> TextIO:
         return cast("TextIO", path.open(mode, encoding="utf-8"))
     except OSError as error:
         raise RequestError(f"--output: {output} cannot be written: {error.strerror or error}.") from None
-
-
-def _since(text: str | None) -> int:
-    """Unix milliseconds. Raises RequestError."""
-    from towline.errors import RequestError
-    from towline.model.units import parse_duration
-
-    if text is None:
-        return 0
-    now = datetime.now(UTC)
-    try:
-        return max(0, int(now.timestamp() * 1000) - parse_duration(text))
-    except ValueError:
-        pass
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise RequestError(
-            f"--since: {text!r} is no time: write how long ago, such as 7d, or 2026-01-31T12:00:00Z"
-        ) from None
-    return max(0, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
