@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from towline.model.job import JobSpec
     from towline.runtime.policy import Policy
     from towline.server.access.cluster import Access
+    from towline.server.artifacts.keeping import Keeping
     from towline.server.intake import Intake
     from towline.server.leader import Leader
     from towline.server.logs.receiving import Receiving
@@ -174,6 +175,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
     receiving = None if access is None else await _receiving(settings.home, store)
+    keeping = None if access is None else await _keeping(settings)
     gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)
@@ -181,7 +183,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     gateway.attach(leader)
     archive = None if receiving is None else receiving.archive
     days, output_bytes = settings.retention_days, settings.retention_logs_bytes
-    retention = Retention(store, archive, settings.pool, days, output_bytes)
+    retention = Retention(store, archive, settings.pool, days, output_bytes, keeping=keeping)
     server = LocalServer(settings, store, leader, gateway, retention)
     facts = Facts(store, NAMESPACE)
     service = Service(
@@ -191,7 +193,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         gateway=gateway,
         feed=feed,
         facts=facts,
-        intake=_intake(settings, store, leader, secrets, agent is not None, access is not None),
+        intake=_intake(settings, store, leader, secrets, agent is not None and access is None),
         vault=vault,
         logins=logins,
         secrets=secrets,
@@ -199,6 +201,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         stop=server.stop,
         access=access,
         archive=archive,
+        keeping=keeping,
         metrics=metrics,
     )
     if metrics is not None:
@@ -213,9 +216,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     in_hand.close()
 
 
-def _intake(
-    settings: Settings, store: Store, leader: Leader, secrets: Secrets, with_agent: bool, cluster: bool
-) -> Intake:
+def _intake(settings: Settings, store: Store, leader: Leader, secrets: Secrets, alone: bool) -> Intake:
     from towline.server.facts import NAMESPACE
     from towline.server.intake import Intake
 
@@ -227,7 +228,7 @@ def _intake(
         partial(_mount_roots, settings.home),
         partial(_policy, settings.home),
         partial(_check_submitted, secrets, settings),
-        _check(leader, alone=with_agent and not cluster, cluster=cluster),
+        _check(leader, alone=alone),
     )
 
 
@@ -239,6 +240,14 @@ async def _receiving(home: Path, store: Store) -> Receiving:
     archive = Archive(home / "output")
     await asyncio.to_thread(archive.open)
     return Receiving(archive, store)
+
+
+async def _keeping(settings: Settings) -> Keeping:
+    """What elements of a cluster write is kept in its object store."""
+    from towline.logs.objects import open_objects
+    from towline.server.artifacts.keeping import Keeping
+
+    return Keeping(await asyncio.to_thread(open_objects, settings.object_store, settings.home))
 
 
 def _check_submitted(secrets: Secrets, settings: Settings, spec: JobSpec) -> None:
@@ -302,17 +311,12 @@ def _remote(settings: Settings, app: ASGIApp, access: Access | None) -> Remote |
     return Remote(door, listener, tls, lambda: use(tls, access.authority.server(names)))
 
 
-def _check(leader: Any, *, alone: bool, cluster: bool) -> Callable[[JobSpec], Awaitable[None]] | None:
-    """What a job is asked besides being valid: by the server of a machine that is the only node, and by
-    one of several."""
+def _check(leader: Any, *, alone: bool) -> Callable[[JobSpec], Awaitable[None]] | None:
+    """What a job is asked besides being valid, by the server of a machine that is the only node."""
     if alone:
         from towline.server.leader.only import OnlyNode
 
         return OnlyNode(leader).check
-    if cluster:
-        from towline.server.leader.together import check_together
-
-        return check_together
     return None
 
 

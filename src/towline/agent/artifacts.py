@@ -9,8 +9,10 @@ A success moves the attempt's folder to the element's: retries never mix, and on
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
 
 from msgspec import structs
@@ -46,6 +48,29 @@ class Artifacts:
             if str(index) not in there:
                 os.mkdir(f"{folder}/{index}", 0o755)  # noqa: PTH102
         return folder
+
+    def path(self, job: str, task: int, index: int) -> str:
+        """Where an element's artifacts are, if it has any."""
+        return f"{self._root}/{job}/{task}/{index}"
+
+    def standing(self, job: str, task: int, index: int) -> int | None:
+        """Which attempt wrote an element's artifacts; None where there are none."""
+        if not os.path.isdir(self.path(job, task, index)):  # noqa: PTH112 - asked of every success
+            return None
+        return _read_number(f"{self._root}/{job}/{task}.attempts/{index}.kept")
+
+    def place(self, folder: str, job: str, task: int, index: int, number: int) -> None:
+        """Have a tree be what attempt ``number`` of an element wrote, in place of any other. Raises
+        OSError."""
+        attempts, target = f"{self._root}/{job}/{task}.attempts", self.path(job, task, index)
+        os.makedirs(target.rpartition("/")[0], mode=0o755, exist_ok=True)  # noqa: PTH103
+        old = f"{attempts}/{index}.old.staged"
+        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(target, old)  # noqa: PTH104
+        Path(f"{attempts}/{index}.kept").write_text(str(number))
+        os.rename(folder, target)  # noqa: PTH104
+        shutil.rmtree(old, ignore_errors=True)
 
     def settle(self, update: AttemptUpdate) -> AttemptUpdate:
         """Keep what an attempt that has ended wrote, before anybody hears of its end.

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import structlog
 
@@ -20,10 +20,14 @@ from towline.agent.prepare import Preparer, Template, Templates, Unprepared
 from towline.core.agent import effects as out
 from towline.core.agent import events as on
 from towline.core.agent.machine import AgentMachine
-from towline.core.commands import AttemptUpdate
+from towline.core.commands import AttemptUpdate, attempt_key
 from towline.model.states import AttemptState, Reason
 from towline.runtime.port import Plan
 from towline.wire import messages as wire
+
+if TYPE_CHECKING:
+    from towline.agent.moving.inputs import Inputs  # loads HTTP, which one machine alone needs not
+    from towline.agent.moving.uploads import Uploads
 
 BATCH_ABOVE = 16
 """Reports are held back only while more attempts than these are on the node."""
@@ -59,6 +63,8 @@ class _Waiting:
     def __init__(self, elements: dict[str, Element]) -> None:
         self.elements = elements
         self.task: asyncio.Task[None] | None = None
+        self.more = asyncio.Event()
+        """Set when elements are added."""
 
 
 class Executor:
@@ -86,6 +92,10 @@ class Executor:
         """Gives the row of node leases of this moment; 0: this node has none."""
         self.news: Callable[[Sequence[AttemptUpdate]], None] = lambda _: None
         """Told of all that the supervisor says of attempts, and of what cannot be prepared."""
+        self.uploads: Uploads | None = None
+        """Where what has succeeded waits until the server has what it wrote; None: it stays here."""
+        self.inputs: Inputs | None = None
+        """Where inputs come from that other nodes have written."""
         self.keep_log: Callable[[Sequence[str], Sequence[tuple[int, str]]], None] = lambda *_: None
         """Given what was tried, with unix ms, for attempts that will never start."""
         self._log = structlog.get_logger("agent")
@@ -131,13 +141,19 @@ class Executor:
             if update.state in _ENDED:
                 over.append(update.attempt)
                 secrets.ended(update.attempt)
-                settled.append(settle(update))
+                ended = settle(update)
+                settled.append(ended if self.uploads is None else self.uploads.hold(ended))
             else:
                 settled.append(update)
         if over:
             self.ended(over)
         self.news(settled)
         return settled
+
+    def released(self, update: AttemptUpdate) -> None:
+        """The end of an attempt that was held back."""
+        self.news([update])
+        self.tell(on.Changed([update]))
 
     def _plan_flush(self) -> None:
         loop = asyncio.get_running_loop()
@@ -160,17 +176,20 @@ class Executor:
             case out.Forget():
                 self._supervisor.say(control.Forget(attempts=effect.attempts))
             case out.StopAttempt():
-                self._supervisor.say(
-                    control.StopAttempt(
-                        attempt=effect.attempt, reason=effect.reason, grace_ms=effect.grace_ms
-                    )
-                )
+                self._stop(effect)
             case out.CancelPrepare():
                 self._cancel(effect.attempt)
             case out.SendHello():
                 self._server.hello(effect.instance, effect.known)
             case out.DropLink():
                 self._server.drop(effect.why)
+
+    def _stop(self, order: out.StopAttempt) -> None:
+        if self.uploads is not None and self.uploads.stop(order.attempt, order.reason):
+            return
+        self._supervisor.say(
+            control.StopAttempt(attempt=order.attempt, reason=order.reason, grace_ms=order.grace_ms)
+        )
 
     def _prepare(self, order: out.Prepare) -> None:
         template = self.templates.get(order.job, order.task)
@@ -187,9 +206,11 @@ class Executor:
         }
         if template in self._waiting:
             self._waiting[template].elements.update(elements)
+            self._waiting[template].more.set()
             return
         try:
-            if self._preparer.is_ready(template) or self._preparer.make_ready_now(template):
+            moving = self.inputs is not None and bool(template.spec.inputs)
+            if not moving and (self._preparer.is_ready(template) or self._preparer.make_ready_now(template)):
                 self._make_plans(template, elements)
                 return
         except Unprepared as error:
@@ -202,7 +223,10 @@ class Executor:
         slow = asyncio.get_running_loop().call_later(SLOW_S, self._slow, waiting)
         failure: Unprepared | None = None
         try:
-            await self._preparer.make_ready(template)
+            if not self._preparer.is_ready(template):
+                await self._preparer.make_ready(template)
+            if self.inputs is not None and template.spec.inputs:
+                await self._await_inputs(template, waiting, self.inputs)
         except Unprepared as error:
             failure = error
         except Exception as error:
@@ -216,6 +240,38 @@ class Executor:
             self._fail(tuple(waiting.elements), failure)
             return
         self._make_plans(template, waiting.elements)
+
+    async def _await_inputs(self, template: Template, waiting: _Waiting, inputs: Inputs) -> None:
+        """Each element starts when what it needs is there; more of them may come meanwhile."""
+
+        async def one(name: str) -> None:
+            try:
+                await inputs.ready(template, name, attempt_key(name)[2])
+            except Unprepared as error:
+                if waiting.elements.pop(name, None) is not None:
+                    self._fail((name,), error)
+                return
+            element = waiting.elements.pop(name, None)  # none: it was cancelled meanwhile
+            if element is not None:
+                self._make_plans(template, {name: element})
+
+        loop = asyncio.get_running_loop()
+        begun: dict[str, asyncio.Task[None]] = {}
+        try:
+            while waiting.elements:
+                for name in waiting.elements.keys() - begun.keys():
+                    begun[name] = loop.create_task(one(name))
+                waiting.more.clear()
+                more = loop.create_task(waiting.more.wait())
+                running = [begun[name] for name in waiting.elements]
+                await asyncio.wait([more, *running], return_when=asyncio.FIRST_COMPLETED)
+                more.cancel()
+                for task in running:
+                    if task.done():
+                        task.result()
+        finally:
+            for task in begun.values():
+                task.cancel()
 
     def waiting(self) -> list[Template]:
         """The tasks whose image or inputs are being fetched for attempts."""

@@ -151,6 +151,7 @@ class Link:
         usage: NodeUsage | None = None,
         lease: NodeLease | None = None,
         shipper: Shipper | None = None,
+        welcomed: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._dial = dial
         self._identity = identity
@@ -165,6 +166,8 @@ class Link:
         self._lease = lease
         self._hello_ms = 0
         self._beat_s = HEARTBEAT_S
+        self._told_welcome = welcomed
+        """Told whether the server takes artifacts, before it is heard any further."""
         self._shipper = shipper
         if shipper is not None:
             shipper.ready = self._flush_soon
@@ -405,6 +408,7 @@ class Link:
         if self._lease is not None and message.term >= self._executor.machine.term:
             self._lease.welcomed(message.lease, message.term, self._hello_ms)
         self._log.info("linked", term=message.term, server=message.build)
+        self._told_welcome(message.takes_artifacts)
         self._executor.tell(on.Welcomed(message.term))
         if self._shipper is not None:
             self._shipper.link_opened(message.log_window_bytes)

@@ -14,7 +14,7 @@ import signal
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -30,6 +30,7 @@ from towline.agent.executor import Executor
 from towline.agent.images import NodeImages, Pulling
 from towline.agent.keeper import lock_is_free
 from towline.agent.link import Identity, Link
+from towline.agent.moving.moves import Moves
 from towline.agent.prepare import Preparer
 from towline.agent.settings import Settings
 from towline.agent.supervisor_client import SupervisorClient
@@ -44,6 +45,11 @@ from towline.runtime.exec.oci import OciEntering
 from towline.runtime.exec.process import ProcessEntering
 from towline.runtime.oci.probe import probe_oci
 from towline.runtime.port import Probe
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from towline.agent.cluster.membership import Membership
 
 LOCK = "agent.lock"
 _LOCK_TRIES = 100
@@ -113,6 +119,16 @@ class Agent:
         self._lease = NodeLease(os.fspath(node_dir))
         self._executor.lease_ms = lambda: self._lease.since_ms
         self._executor.keep_log = partial(tell_never_started, node_dir / "output")
+        self._member: Membership | None = None
+        self._moves = Moves(
+            node_dir / "artifacts",
+            artifacts,
+            self._executor,
+            self._connect,
+            boot_id=_BOOT_ID.read_text().strip(),
+            most_bytes=settings.artifacts_cache_bytes,
+            member=not settings.local,
+        )
         self._environ = environ
         self._lock_inode = (node_dir / LOCK).stat().st_ino
         self._ended_by_signal = asyncio.Event()
@@ -137,6 +153,7 @@ class Agent:
             raise AssertionError("the supervisor's client ended by itself")
         finally:
             self._executor.close()
+            self._moves.close()
             if self._renewing is not None:
                 self._renewing.cancel()
             for task in tasks:
@@ -167,6 +184,7 @@ class Agent:
             capacity.NodeUsage(self._settings.node_dir, self._machine),
             self._lease,
             self._shipper(),
+            self._moves.welcomed,
         )
         self._docker.supervisor = self._supervisor
         self._executor.attach(link, self._docker)
@@ -197,9 +215,24 @@ class Agent:
         )
         from towline.agent.cluster.renewal import keep_renewed
 
-        member = Membership(self._settings.membership_dir)
+        member = self._member = Membership(self._settings.membership_dir)
         self._renewing = asyncio.create_task(keep_renewed(member, node))
         return dial_cluster(member.server.url, member.context)
+
+    def _connect(self) -> httpx2.Client:
+        """For artifacts, whose content would hold up what else is said on the link."""
+        import httpx2
+
+        from towline.agent.moving.talking import TIMEOUT_S
+
+        if self._member is None:
+            socket = os.fspath(self._settings.server_socket)
+            transport = httpx2.HTTPTransport(uds=socket)
+            return httpx2.Client(transport=transport, base_url="http://towline", timeout=TIMEOUT_S)
+        member = self._member
+        return httpx2.Client(
+            base_url=member.server.url, verify=member.context(), timeout=TIMEOUT_S, trust_env=False
+        )
 
     def _must_end(self, alone_s: float) -> str | None:
         try:

@@ -50,6 +50,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     policy: Policy = Policy()
     """What tasks may ask for beyond no rights."""
     images: ImageSettings = ImageSettings()
+    artifacts_cache_bytes: int | None = None
+    """What copies of artifacts that the server has too may take; None: a tenth of the disk."""
     idle_s: float = 60.0
     """A local agent ends after so long without a server."""
 
@@ -173,6 +175,7 @@ _PARSERS = {
     "policy_privileged": ("policy_privileged", parse_flag),
     "policy_users": ("policy_users", parse_words),
     "policy_exec": ("policy_exec", parse_flag),
+    "artifacts_cache": ("artifacts_cache_bytes", units.parse_bytes),
     "idle_s": ("idle_s", _seconds),
     "images_pull_timeout": ("images_pull_timeout_s", _seconds),
     "images_pull_total": ("images_pull_total_s", _seconds),

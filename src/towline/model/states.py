@@ -60,6 +60,7 @@ class Reason(StrEnum):
     IMAGE_CORRUPT = "image_corrupt"
     START_FAILED = "start_failed"
     DISK_FULL = "disk_full"
+    ARTIFACTS_FAILED = "artifacts_failed"
     NODE_LOST = "node_lost"
     LEASE_EXPIRED = "lease_expired"
     SUPERVISION_LOST = "supervision_lost"
@@ -83,6 +84,7 @@ RETRYABLE = (
     Reason.IMAGE_CORRUPT,
     Reason.START_FAILED,
     Reason.DISK_FULL,
+    Reason.ARTIFACTS_FAILED,
 )
 """What ``retries.on`` may name, and what it means when it is silent."""
 
@@ -98,6 +100,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.IMAGE_CORRUPT: "The image's content does not match its digests: build or copy it again.",
     Reason.START_FAILED: "The container could not be started: the message says what failed.",
     Reason.DISK_FULL: "There was no space left on the disk that it wrote to.",
+    Reason.ARTIFACTS_FAILED: "What it wrote or was to be given could not be moved between node and server.",
     Reason.NODE_LOST: "Its node went silent, so nobody knows how it ended.",
     Reason.LEASE_EXPIRED: "Its node was cut off and stopped it, as on_disconnect: stop asks.",
     Reason.SUPERVISION_LOST: "The processes that watched it died together, so nobody knows how it ended.",

@@ -331,11 +331,13 @@ class ImagesFreedView(Struct, kw_only=True):
 
 class GarbageView(Struct, kw_only=True):
     """What was removed, or would be: ``jobs`` that ended longer ago than they are kept, and the output that
-    nodes had shipped. ``left_bytes`` is what is there of it then."""
+    nodes had shipped. ``left_bytes`` is what is there of it then; ``artifact_bytes`` are those of the jobs'
+    artifacts."""
 
     jobs: int
     freed_bytes: int
     left_bytes: int
+    artifact_bytes: int = 0
 
 
 class PullView(Struct, kw_only=True):

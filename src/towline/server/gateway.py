@@ -250,6 +250,7 @@ class Gateway:
                 heartbeat_ms=self._heartbeat_ms,
                 lease=self._lease,
                 log_window_bytes=0 if link.shipping is None else link.shipping.window_bytes,
+                takes_artifacts=self._receiving is not None,
             )
         )
         link.say(Ack(term=term, seq=0, forget=cast("tuple[str, ...]", answer)))

@@ -64,6 +64,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a node may take to answer a request for a piece of output."""
     retention_days: Positive = 30.0
     """Jobs that ended longer ago are deleted, with their events."""
+    object_store: str = ""
+    """Where a cluster's artifacts are kept: s3://…, gs://…, az://… or file:///…; empty: a folder of the
+    home."""
     retention_logs: str = "50Gi"
     """Output that nodes have shipped takes so much at most: that of the oldest ended attempts goes first."""
     placement_policy: str = "headroom"

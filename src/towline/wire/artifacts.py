@@ -12,11 +12,23 @@ PIECE_BYTES = 512 * 1024
 PAGE_ENTRIES = 1_000
 
 FILE, FOLDER, OTHER = "file", "folder", "other"
+MAX_DEPTH = 64
+
+Parts = tuple[str, ...]
+
+
+def parts_of(path: str) -> Parts:
+    """The names of a path below TOW_OUT. Raises ValueError for one that leads anywhere else."""
+    parts = tuple(path.split("/"))
+    if "\0" in path or any(part in ("", ".", "..") for part in parts) or len(parts) > MAX_DEPTH:
+        raise ValueError(f"{path[:200]!r} is no path below TOW_OUT, such as part-0 or tables/part-0")
+    return parts
 
 
 class Artifact(Struct, frozen=True, kw_only=True):
     """``path`` is relative to TOW_OUT, with slashes. ``kind``: file, folder or other, which is nothing to
-    fetch: ``why`` says what it is. ``modified_ms`` is unix ms; ``mode`` are the permission bits."""
+    fetch: ``why`` says what it is. ``modified_ms`` is unix ms; ``mode`` are the permission bits. ``target``
+    is where a symbolic link leads, which a task that gets it as input has too."""
 
     path: str
     kind: str
@@ -24,6 +36,7 @@ class Artifact(Struct, frozen=True, kw_only=True):
     modified_ms: int
     mode: int
     why: str | None = None
+    target: str | None = None
 
 
 class ArtifactsCall(Struct, frozen=True, kw_only=True, tag="artifacts_call"):

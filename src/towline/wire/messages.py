@@ -110,7 +110,8 @@ class LeaseTimes(Struct, frozen=True, kw_only=True):
 class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     """Server's first message, which also answers Hello as a heartbeat. ``heartbeat_ms``: how often it wants
     to hear one. ``lease``: None where there is no node lease. ``log_window_bytes``: the output of attempts is
-    to be shipped, so far ahead of what was acknowledged at first (0: it stays on the node)."""
+    to be shipped, so far ahead of what was acknowledged at first (0: it stays on the node).
+    ``takes_artifacts``: what elements have written is to be brought before their success is reported."""
 
     version: int
     build: str
@@ -118,6 +119,7 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     heartbeat_ms: int = 2_000
     lease: LeaseTimes | None = None
     log_window_bytes: int = 0
+    takes_artifacts: bool = False
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag="refused"):

@@ -12,21 +12,10 @@ import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
-from towline.wire.artifacts import FILE, FOLDER, OTHER, Artifact
+from towline.wire.artifacts import FILE, FOLDER, MAX_DEPTH, OTHER, Artifact, Parts, parts_of
 
-MAX_DEPTH = 64
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NAMED = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-
-Parts = tuple[str, ...]
-
-
-def parts_of(path: str) -> Parts:
-    """The names of a path below TOW_OUT. Raises ValueError for one that leads anywhere else."""
-    parts = tuple(path.split("/"))
-    if "\0" in path or any(part in ("", ".", "..") for part in parts) or len(parts) > MAX_DEPTH:
-        raise ValueError(f"{path[:200]!r} is no path below TOW_OUT, such as part-0 or tables/part-0")
-    return parts
 
 
 def entries(root: str, after: bytes, most: int) -> tuple[list[Artifact], bytes | None]:
@@ -37,13 +26,20 @@ def entries(root: str, after: bytes, most: int) -> tuple[list[Artifact], bytes |
     """
     found: list[Artifact] = []
     last: Parts = parts_of(os.fsdecode(after)) if after else ()
-    with _folder(root, None) as top:
+    with open_folder(root, None) as top:
         for parts, entry in _walk(top, (), last):
             if len(found) == most:
                 return found, os.fsencode("/".join(last))
             found.append(entry)
             last = parts
     return found, None
+
+
+def everything(root: str) -> Iterator[Artifact]:
+    """All that there is, folders before what is in them. Raises OSError where ``root`` cannot be read."""
+    with open_folder(root, None) as top:
+        for _, entry in _walk(top, (), ()):
+            yield entry
 
 
 def _walk(folder: int, above: Parts, after: Parts) -> Iterator[tuple[Parts, Artifact]]:
@@ -58,34 +54,30 @@ def _walk(folder: int, above: Parts, after: Parts) -> Iterator[tuple[Parts, Arti
         told = here and after[: depth + 1] == parts
         try:
             about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            target = os.readlink(name, dir_fd=folder) if stat.S_ISLNK(about.st_mode) else None
         except OSError:
             continue  # it has gone meanwhile
-        entry = _entry(parts, about)
+        entry = _entry(parts, about, target)
         if not told:
             yield parts, entry
         if entry.kind == FOLDER:
             try:
-                with _folder(name, folder) as below:
+                with open_folder(name, folder) as below:
                     yield from _walk(below, parts, after)
             except OSError:
                 continue
 
 
-def _entry(parts: Parts, about: os.stat_result) -> Artifact:
+def _entry(parts: Parts, about: os.stat_result, target: str | None) -> Artifact:
     path = "/".join(parts)
     kind, why = OTHER, _what(about.st_mode)
     if stat.S_ISREG(about.st_mode):
         kind, why = FILE, None
     elif stat.S_ISDIR(about.st_mode):
         kind, why = (FOLDER, None) if len(parts) < MAX_DEPTH else (OTHER, "a folder that lies too deep")
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        path, kind, why = (
-            path.encode(errors="backslashreplace").decode(),
-            OTHER,
-            "a file whose name is not UTF-8",
-        )
+    if not _is_text(path):
+        path, kind, target = path.encode(errors="backslashreplace").decode(), OTHER, None
+        why = "a file whose name is not UTF-8"
     return Artifact(
         path=path,
         kind=kind,
@@ -93,7 +85,16 @@ def _entry(parts: Parts, about: os.stat_result) -> Artifact:
         modified_ms=about.st_mtime_ns // 1_000_000,
         mode=stat.S_IMODE(about.st_mode) & 0o777,
         why=why,
+        target=target if target is not None and _is_text(target) else None,
     )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _what(mode: int) -> str | None:
@@ -108,7 +109,7 @@ def _what(mode: int) -> str | None:
 
 
 @contextmanager
-def _folder(name: str, above: int | None) -> Generator[int, None, None]:
+def open_folder(name: str, above: int | None) -> Generator[int, None, None]:
     descriptor = os.open(name, _FOLDER, dir_fd=above)
     try:
         yield descriptor
@@ -119,8 +120,17 @@ def _folder(name: str, above: int | None) -> Generator[int, None, None]:
 def read(root: str, path: str, offset: int, limit: int) -> tuple[bytes, int, str]:
     """Bytes of a file, its size, and its version. Raises ValueError, and OSError (ENOENT too for what is
     no regular file)."""
+    with open_folder(root, None) as top, opened(top, path) as descriptor:
+        data = os.pread(descriptor, limit, offset)
+        about = os.fstat(descriptor)
+    return data, about.st_size, f"{about.st_ino}.{about.st_size}.{about.st_mtime_ns}"
+
+
+@contextmanager
+def opened(top: int, path: str) -> Generator[int, None, None]:
+    """The descriptor of a regular file below an open folder, for reading. Raises as ``read`` does."""
     parts = parts_of(path)
-    folder = os.open(root, _FOLDER)
+    folder = os.dup(top)
     try:
         for part in parts[:-1]:
             below = os.open(part, _FOLDER, dir_fd=folder)
@@ -138,7 +148,6 @@ def read(root: str, path: str, offset: int, limit: int) -> tuple[bytes, int, str
     finally:
         os.close(named)
     try:
-        data = os.pread(descriptor, limit, offset)
+        yield descriptor
     finally:
         os.close(descriptor)
-    return data, about.st_size, f"{about.st_ino}.{about.st_size}.{about.st_mtime_ns}"

@@ -49,6 +49,11 @@ def collect(
         terminal.write(
             f"{view.jobs} jobs {would}removed, and {human_bytes(view.freed_bytes)} of output {would}freed; "
             f"{human_bytes(view.left_bytes)} stay"
+            + (
+                f"; of artifacts {human_bytes(view.artifact_bytes)} {would}freed"
+                if view.artifact_bytes
+                else ""
+            )
         )
         return terminal.OK
 

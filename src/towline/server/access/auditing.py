@@ -16,7 +16,7 @@ from towline.identity.roles import Principal
 from towline.server.access.audit import Audit
 from towline.server.access.flood import WINDOW_S, Flood
 from towline.server.access.guard import PRINCIPAL
-from towline.server.access.rules import LINK, WEBSOCKET
+from towline.server.access.rules import ATTEMPTS, LINK, WEBSOCKET
 from towline.server.access.tokens import now_ms
 from towline.store.access import AuditRow
 
@@ -39,7 +39,7 @@ def audited(app: ASGIApp, audit: Audit, window_s: float = WINDOW_S) -> ASGIApp:
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:
         method = cast("dict[str, Any]", scope).get("method", WEBSOCKET)
-        if scope["type"] not in ("http", "websocket") or method in READING or scope["path"] in NOT_AUDITED:
+        if scope["type"] not in ("http", "websocket") or method in READING or _is_left_out(scope["path"]):
             await app(scope, receive, send)
             return
         target = scope["path"]  # routing shortens it
@@ -52,6 +52,10 @@ def audited(app: ASGIApp, audit: Audit, window_s: float = WINDOW_S) -> ASGIApp:
         await app(scope, receive, sending)
 
     return door
+
+
+def _is_left_out(path: str) -> bool:
+    return path in NOT_AUDITED or path.startswith(ATTEMPTS)
 
 
 class _Recorder:

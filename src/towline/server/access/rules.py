@@ -22,6 +22,8 @@ Rule = Role | Special
 PUBLIC, NODE = Special.PUBLIC, Special.NODE
 VIEWER, SUBMITTER, ADMIN = Role.VIEWER, Role.SUBMITTER, Role.ADMIN
 LINK = "/v1/agent/link"
+ATTEMPTS = "/v1/agent/attempts/"
+"""Where nodes bring and get artifacts, each a hundred times a second if need be."""
 WEBSOCKET = "WEBSOCKET"
 
 RULES: dict[tuple[str, str], Rule] = {
@@ -32,6 +34,12 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/enrol"): PUBLIC,  # shows a join token
     (WEBSOCKET, LINK): NODE,
     ("POST", "/v1/agent/renew"): NODE,
+    ("GET", "/v1/agent/attempts/{attempt}/artifacts"): NODE,
+    ("PUT", "/v1/agent/attempts/{attempt}/artifacts"): NODE,
+    ("PUT", "/v1/agent/attempts/{attempt}/artifacts/{digest}"): NODE,
+    ("GET", "/v1/agent/attempts/{attempt}/inputs/{need}"): NODE,
+    ("GET", "/v1/agent/attempts/{attempt}/inputs/{need}/{index}"): NODE,
+    ("GET", "/v1/agent/attempts/{attempt}/inputs/{need}/{index}/{digest}"): NODE,
     ("GET", "/v1/openapi.json"): VIEWER,
     ("GET", "/v1/server"): VIEWER,
     ("POST", "/v1/server/stop"): ADMIN,

@@ -9,6 +9,14 @@ from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from towline.server.access.guard import guard, local_door
+from towline.server.api.artifacts.moving import (
+    list_inputs,
+    put_blob,
+    put_manifest,
+    read_input,
+    show_input,
+    show_kept,
+)
 from towline.server.api.artifacts.routes import list_artifacts, read_artifact
 from towline.server.api.cluster.access import access_router
 from towline.server.api.cluster.agents import agent_link
@@ -55,6 +63,12 @@ def make_app(service: Service) -> ASGIApp:
             show_metrics,
             readyz,
             agent_link,
+            show_kept,
+            put_blob,
+            put_manifest,
+            list_inputs,
+            show_input,
+            read_input,
             exec_route,
             enrolment_router,
             access_router,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from litestar.connection import ASGIConnection
 
+from towline.server.artifacts.rights import Rights
 from towline.server.events import Feed
 from towline.server.facts import Facts
 from towline.server.gateway import Gateway
@@ -24,6 +25,7 @@ from towline.store.port import Store
 if TYPE_CHECKING:
     from towline.logs.archive import Archive
     from towline.server.access.cluster import Access
+    from towline.server.artifacts.keeping import Keeping
     from towline.server.metrics import Metrics
 
 
@@ -51,8 +53,14 @@ class Service:
     """Of a server that others than its own machine reach."""
     archive: Archive | None = None
     """Likewise: the output that nodes have shipped."""
+    keeping: Keeping | None = None
+    """Likewise: what elements have written."""
     metrics: Metrics | None = None
     """Likewise."""
+
+    @property
+    def rights(self) -> Rights:
+        return Rights(self.store, self.facts)
 
     @property
     def retrier(self) -> Retrier:

@@ -57,7 +57,9 @@ async def collect_garbage(request: AnyRequest) -> GarbageView:
     kept = 0 if service.archive is None else await asyncio.to_thread(service.archive.kept_bytes)
     if body.dry_run:
         kept -= gone.output_bytes
-    return GarbageView(jobs=gone.jobs, freed_bytes=gone.output_bytes, left_bytes=kept)
+    return GarbageView(
+        jobs=gone.jobs, freed_bytes=gone.output_bytes, left_bytes=kept, artifact_bytes=gone.artifact_bytes
+    )
 
 
 @get("/metrics", media="text/plain")

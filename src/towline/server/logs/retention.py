@@ -10,6 +10,7 @@ from typing import NamedTuple
 from towline.core.commands import attempt_key
 from towline.logs.archive import Archive
 from towline.model.states import ATTEMPT_ENDED
+from towline.server.artifacts.keeping import Keeping
 from towline.store.port import Store
 
 JOBS_A_TURN = 1_000
@@ -17,11 +18,12 @@ _LISTED_JOBS = 100_000
 
 
 class Garbage(NamedTuple):
-    """``jobs`` that ended longer ago than they are kept, and the bytes of output that go with them or have to
-    make room."""
+    """``jobs`` that ended longer ago than they are kept, the bytes of output that go with them or have to
+    make room, and those of what they wrote under TOW_OUT."""
 
     jobs: int
     output_bytes: int
+    artifact_bytes: int = 0
 
 
 class Retention:
@@ -35,9 +37,11 @@ class Retention:
         days: float,
         output_bytes: int,
         clock_s: Callable[[], float] = time.time,
+        keeping: Keeping | None = None,
     ) -> None:
         self._store = store
         self._archive = archive
+        self._keeping = keeping
         self._pool = pool
         self._days = days
         self._output_bytes = output_bytes
@@ -51,19 +55,21 @@ class Retention:
     async def would(self) -> Garbage:
         """What ``collect`` would remove now. Raises StoreError, OSError."""
         jobs = await self._store.expired(self._pool, self._before_ms, _LISTED_JOBS)
+        artifacts = 0 if self._keeping is None else await asyncio.to_thread(self._keeping.size_bytes, jobs)
         if self._archive is None:
-            return Garbage(len(jobs), 0)
+            return Garbage(len(jobs), 0, artifacts)
         sealed = self._archive.sealed()
         going = set(await asyncio.to_thread(self._archive.lost_with, jobs))
         going.update(await self._too_much(self._archive, going))
-        return Garbage(len(jobs), sum(sealed.get(segment, 0) for segment in going))
+        return Garbage(len(jobs), sum(sealed.get(segment, 0) for segment in going), artifacts)
 
     async def collect(self) -> Garbage:
         """Remove all of it. Raises StoreError, OSError."""
-        jobs = freed = 0
+        jobs = freed = artifacts = 0
         while (gone := await self.expire()).jobs:
             jobs, freed = jobs + gone.jobs, freed + gone.output_bytes
-        return Garbage(jobs, freed + await self.make_room())
+            artifacts += gone.artifact_bytes
+        return Garbage(jobs, freed + await self.make_room(), artifacts)
 
     async def expire(self) -> Garbage:
         """A part of what is too old, in small steps; nothing where none is left. Output goes first: were the
@@ -76,7 +82,10 @@ class Retention:
             freed = 0
             if self._archive is not None and jobs:
                 freed = await asyncio.to_thread(self._archive.drop_jobs, jobs)
-            return Garbage(await self._store.expire(self._pool, before_ms, JOBS_A_TURN), freed)
+            artifacts = 0
+            if self._keeping is not None and jobs:
+                artifacts = await asyncio.to_thread(self._keeping.drop_jobs, jobs)
+            return Garbage(await self._store.expire(self._pool, before_ms, JOBS_A_TURN), freed, artifacts)
 
     async def make_room(self) -> int:
         """Remove output until it fits; returns the bytes freed. Raises StoreError, OSError."""

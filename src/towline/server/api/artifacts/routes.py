@@ -8,20 +8,23 @@ the one before is handed on: what a slow reader waits for waits on the node's di
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import struct
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from litestar import Request, get
 from litestar.params import FromPath, FromQuery, Parameter
 from litestar.response import Stream
 from msgspec.structs import replace
 
+from towline.core.commands import AttemptKey
 from towline.core.rows import AttemptRow, TaskRow
-from towline.errors import Conflict, NotFound, RequestError
+from towline.errors import Conflict, NotFound, RequestError, Unavailable
 from towline.model.states import ENDED, AttemptState, ElementState
 from towline.model.units import rfc3339
 from towline.model.views import ArtifactPage, ArtifactView
+from towline.server.api.artifacts.stored import Piece, find_stored
 from towline.server.api.logs import find_attempt
 from towline.server.api.service import MOST, Service, service_of
 from towline.wire.artifacts import Artifact, ArtifactsAnswer, ArtifactsCall
@@ -44,14 +47,19 @@ async def list_artifacts(
 ) -> ArtifactPage:
     """A page of what an element wrote below TOW_OUT."""
     service = service_of(request)
-    node, call = await _call(service, job, task, index, attempt)
+    place = await _place(service, job, task, index, attempt)
     try:
         after = bytes.fromhex(cursor or "")
     except ValueError:
         raise RequestError(f"{cursor!r} is no cursor of artifacts: leave it out to start anew.") from None
-    answer = _checked(await service.gateway.artifacts(node, _with(call, after=after)))
-    following = None if answer.following is None else answer.following.hex()
-    return ArtifactPage(artifacts=[_view(entry) for entry in answer.entries], next_cursor=following)
+    stored = await find_stored(service.keeping, place.standing)
+    if stored is not None:
+        entries, last = stored.page(after)
+    else:
+        answer = _checked(await _ask(service, place, after=after))
+        entries, last = answer.entries, answer.following
+    following = None if last is None else last.hex()
+    return ArtifactPage(artifacts=[_view(entry) for entry in entries], next_cursor=following)
 
 
 @get(
@@ -69,16 +77,29 @@ async def read_artifact(
 ) -> Stream:
     """The content of one file, in pieces with digests."""
     service = service_of(request)
-    node, call = await _call(service, job, task, index, attempt)
+    place = await _place(service, job, task, index, attempt)
+    stored = await find_stored(service.keeping, place.standing)
+    if stored is not None:
+        size, found = await stored.open(file, offset)
+        return _stream(_packed(found), size)
     # The first piece is read here, so that what is wrong is told as an error and not by breaking off.
-    first = _checked(await service.gateway.artifacts(node, _with(call, path=file, offset=offset)))
-    headers = {"Cache-Control": "no-store", "X-Towline-Size": str(first.size_bytes)}
-    pieces = _pieces(service, node, _with(call, path=file), offset, first)
+    first = _checked(await _ask(service, place, path=file, offset=offset))
+    return _stream(_pieces(service, place, file, offset, first), first.size_bytes)
+
+
+def _stream(pieces: AsyncIterator[bytes], size_bytes: int) -> Stream:
+    headers = {"Cache-Control": "no-store", "X-Towline-Size": str(size_bytes)}
     return Stream(pieces, media_type="application/octet-stream", headers=headers)
 
 
+async def _packed(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+    async for digest, data in pieces:
+        yield LENGTH.pack(len(data)) + digest + data
+    yield LENGTH.pack(0) + hashlib.sha256(b"").digest()
+
+
 async def _pieces(
-    service: Service, node: str, call: ArtifactsCall, offset: int, first: ArtifactsAnswer
+    service: Service, place: _Place, file: str, offset: int, first: ArtifactsAnswer
 ) -> AsyncIterator[bytes]:
     """Breaks off, without the last piece, where the file changes or cannot be read any more. While one
     piece is being taken, the next one is on its way."""
@@ -86,7 +107,7 @@ async def _pieces(
     try:
         while answer.data:
             offset += len(answer.data)
-            coming = asyncio.ensure_future(service.gateway.artifacts(node, _with(call, offset=offset)))
+            coming = asyncio.ensure_future(_ask(service, place, path=file, offset=offset))
             coming.add_done_callback(lambda done: done.cancelled() or done.exception())
             yield LENGTH.pack(len(answer.data)) + answer.digest + answer.data
             answer = await coming
@@ -99,14 +120,27 @@ async def _pieces(
             coming.cancel()
 
 
-def _with(call: ArtifactsCall, **fields: Any) -> ArtifactsCall:
-    return replace(call, **fields)
+async def _ask(service: Service, place: _Place, **fields: Any) -> ArtifactsAnswer:
+    """What the node says. Raises Unavailable: in a cluster only where the server does not know better."""
+    try:
+        return await service.gateway.artifacts(place.node, replace(place.call, **fields))
+    except Unavailable:
+        if service.keeping is None or place.standing is None:
+            raise
+        return _nothing(fields.get("path"))
 
 
-async def _call(
-    service: Service, job: str, task: str, index: int, number: int | None
-) -> tuple[str, ArtifactsCall]:
-    """The node that keeps them, and what to ask of it. Raises NotFound, Conflict."""
+class _Place(NamedTuple):
+    """Where artifacts are: the node that has them, and what to ask of it. ``standing``: whose they are, where
+    they are a success's, which the server of a cluster has too."""
+
+    node: str
+    call: ArtifactsCall
+    standing: AttemptKey | None
+
+
+async def _place(service: Service, job: str, task: str, index: int, number: int | None) -> _Place:
+    """Raises NotFound, Conflict."""
     row = await service.facts.find(job)
     of = await service.facts.task_row(row, task)
     if not of.first <= index <= of.last:
@@ -119,11 +153,13 @@ async def _call(
             raise Conflict(f"Attempt {number} of {task}.{index} has not ended yet: it is {attempt.state}.")
     state, newest = await _state(service, of, index), await _newest(service, of, index)
     if state == ElementState.SUCCEEDED and attempt is not None and number in (None, newest):
-        return attempt.node, ArtifactsCall(request=0, job=row.id, task=of.task, index=index)
+        standing = ArtifactsCall(request=0, job=row.id, task=of.task, index=index)
+        return _Place(attempt.node, standing, (row.id, of.task, index, attempt.number))
     if number is None:
         raise Conflict(_why_none(task, index, state, attempt))
     assert attempt is not None
-    return attempt.node, ArtifactsCall(request=0, job=row.id, task=of.task, index=index, attempt=number)
+    apart = ArtifactsCall(request=0, job=row.id, task=of.task, index=index, attempt=number)
+    return _Place(attempt.node, apart, None)
 
 
 async def _newest(service: Service, task: TaskRow, index: int) -> int:
@@ -135,6 +171,13 @@ async def _state(service: Service, task: TaskRow, index: int) -> str:
     row = await service.facts.find(task.job)
     page = await service.facts.page(row, task.name, str(index - 1), 1, None)
     return page.elements[0].state
+
+
+def _nothing(path: str | None) -> ArtifactsAnswer:
+    """In a cluster an element succeeds once what it wrote is at the server: this one wrote nothing."""
+    if path is None:
+        return ArtifactsAnswer(request=0)
+    return ArtifactsAnswer(request=0, error=f"There is no file {path[:200]!r}.", kind="not_found")
 
 
 def _why_none(task: str, index: int, state: str, attempt: AttemptRow | None) -> str:
