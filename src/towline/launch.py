@@ -182,8 +182,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     leader = Leader(store, Clock(), settings, in_hand, audience, rules_maker(*settings.rules), metrics)
     gateway.attach(leader)
     archive = None if receiving is None else receiving.archive
-    days, output_bytes = settings.retention_days, settings.retention_logs_bytes
-    retention = Retention(store, archive, settings.pool, days, output_bytes, keeping=keeping)
+    retention = Retention(store, archive, settings.pool, *settings.retention, keeping=keeping)
     server = LocalServer(settings, store, leader, gateway, retention)
     facts = Facts(store, NAMESPACE)
     service = Service(

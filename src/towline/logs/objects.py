@@ -93,6 +93,7 @@ def _between(file: Path, top: Path) -> Iterable[Path]:
 def open_objects(url: str, home: Path) -> Objects:
     """That of a setting: ``s3://…``, ``gs://…``, ``az://…``, ``file:///…``; empty: a folder of ``home``.
     Raises OperatorError."""
+    from obstore.exceptions import BaseError
     from obstore.store import LocalStore, from_url
 
     try:
@@ -101,8 +102,9 @@ def open_objects(url: str, home: Path) -> Objects:
         folder = Path(url.removeprefix("file://")) if url else home / "objects"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Objects(LocalStore(folder), folder)
-    except (OSError, ValueError) as error:
-        raise OperatorError(f"object_store is {url!r}, which cannot be opened: {error}") from None
+    except (BaseError, OSError, ValueError) as error:
+        told = _first_line(error)
+        raise OperatorError(f"object_store is {url!r}, which cannot be opened: {told}") from None
 
 
 @contextmanager

@@ -163,6 +163,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return found
 
     @property
+    def retention(self) -> tuple[float, int]:
+        """(the days that jobs are kept, the bytes of output)."""
+        return self.retention_days, self.retention_logs_bytes
+
+    @property
     def retention_logs_bytes(self) -> int:
         """Raises ValueError for what is no amount of bytes."""
         try:

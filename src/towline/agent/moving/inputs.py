@@ -99,7 +99,8 @@ class Inputs:
                 raise _no_room(wanted, error) from None
 
     async def _fetch_all(self, wanted: Wanted) -> None:
-        numbers = await self._asking(self._talking.inputs, wanted.attempt, wanted.need)
+        told = await self._asking(self._talking.inputs, wanted.attempt, wanted.need)
+        numbers = {index: told[index] for index in told if wanted.first <= index <= wanted.last}
         await asyncio.to_thread(self._copies.drop_others, *wanted.what, numbers)
         work = [self._fetch(wanted, index, number) for index, number in numbers.items()]
         for result in await asyncio.gather(*work, return_exceptions=True):
