@@ -13,6 +13,7 @@ import msgspec
 
 from benchmarks import (
     alone,
+    artifacts,
     containers,
     core,
     dag,
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "images": images.run,
     "logs": logs.run,
     "logs-shipped": shipping.run,
+    "artifacts": artifacts.run,
     "usage": usage.run,
     "crun": containers.crun,
     "runc": containers.runc,

@@ -32,9 +32,9 @@ def run(options: Options) -> Report:
     size_mb = blocks * BLOCK_BYTES / 1e6
     found: dict[str, list[float]] = {name: [] for name in ("floor", "shipped", "agent", "server")}
     with fresh_home() as server, fresh_home() as node:
-        agent = _cluster(server, node)
+        agent = joined(server, listening(server), node)
         pids = {"server": server.pid("server"), "agent": agent.pid}
-        with _peak_of(agent.pid) as peak:
+        with peak_of(agent.pid) as peak:
             for _ in range(options.pairs):
                 found["floor"].append(size_mb / _floor_s(server.path, blocks))
                 before = {role: sum(cpu_of(pid)) for role, pid in pids.items()}
@@ -57,17 +57,28 @@ def run(options: Options) -> Report:
     )
 
 
-def _cluster(server: Home, node: Home) -> subprocess.Popen[bytes]:
-    """A server that listens over TLS, and an agent that has joined it."""
+def listening(server: Home) -> int:
+    """Start a server that listens over TLS; returns its port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     server.env["TOWLINE_LISTEN"] = f"127.0.0.1:{port}"
     server.start_server(arguments=("--without-agent",))
+    return port
+
+
+def joined(server: Home, port: int, node: Home, name: str = "node") -> subprocess.Popen[bytes]:
+    """An agent that has joined it."""
     link = asyncio.run(_join_link(server, port))
+    reader, writer = os.pipe()
+    os.write(writer, link.encode())
+    os.close(writer)
     command = [sys.executable, "-P", "-m", "towline.launch", "agent", "--home", str(node.path)]
+    command += ["--join-from", str(reader)]
     with (node.path / "agent.log").open("ab") as log:
-        agent = subprocess.Popen(command, env={**node.env, "TOWLINE_JOIN": link}, stdout=log, stderr=log)
-    asyncio.run(_until_joined(server))
+        environ = {**node.env, "TOWLINE_NODE_NAME": name}
+        agent = subprocess.Popen(command, env=environ, stdout=log, stderr=log, pass_fds=(reader,))
+    os.close(reader)
+    asyncio.run(_until_joined(server, name))
     return agent
 
 
@@ -78,9 +89,9 @@ async def _join_link(server: Home, port: int) -> str:
     return str(msgspec.json.decode(answer)["link"])
 
 
-async def _until_joined(server: Home) -> None:
+async def _until_joined(server: Home, name: str) -> None:
     async with asyncio.timeout(PATIENCE_S), Client(server.path / "tow.sock") as client:
-        while not any(node.state == "ready" for node in await client.nodes()):  # noqa: ASYNC110 - nobody tells us
+        while (name, "ready") not in [(node.name, node.state) for node in await client.nodes()]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -124,10 +135,10 @@ async def _flood(server: Home, path: Path, until_bytes: int) -> float:
         (element,) = (await job.task("t")).elements
     started_at = element.attempts[-1].started_at
     assert started_at is not None
-    return ended_at_s - _seconds(started_at)
+    return ended_at_s - seconds(started_at)
 
 
-def _seconds(at: str) -> float:
+def seconds(at: str) -> float:
     from datetime import datetime
 
     return datetime.fromisoformat(at).timestamp()
@@ -137,15 +148,15 @@ def _kept_bytes(server: Home) -> int:
     return sum(path.stat().st_size for path in (server.path / "output").glob("*.seg"))
 
 
-class _Peak:
+class Peak:
     def __init__(self) -> None:
         self.rss_mb = 0.0
 
 
 @contextmanager
-def _peak_of(pid: int) -> Generator[_Peak, None, None]:
+def peak_of(pid: int) -> Generator[Peak, None, None]:
     """The most that a process held while this was entered."""
-    peak, over = _Peak(), threading.Event()
+    peak, over = Peak(), threading.Event()
 
     def look() -> None:
         while not over.wait(0.02):

@@ -139,6 +139,30 @@ def test_an_input_comes_from_another_node_and_is_there_for_users(fleet: Fleet) -
     assert content[36:44] == (19).to_bytes(4, "big") * 2
 
 
+@pytest.mark.containers
+def test_containers_of_any_user_read_what_others_wrote(fleet: Fleet, busybox_image: str) -> None:
+    fleet.serve()
+    fleet.join("a", "b")
+
+    def box(script: str, node: str, **fields: Any) -> dict[str, Any]:
+        made = task(["sh", "-c", script], node, image=busybox_image, **fields)
+        del made["runtime"]
+        return made
+
+    make = "umask 077; mkdir $TOW_OUT/d; echo hello > $TOW_OUT/d/x; ln -s d/x $TOW_OUT/l; mkfifo $TOW_OUT/p"
+    use = "cat /in/l; ls /in; touch /in/more 2>/dev/null || echo read-only; id -u"
+    inputs = {"needs": ["make"], "inputs": {"make": "/in"}}
+    job = fleet.submit(
+        "boxes",
+        make=box(make, "a", user="1000:1000"),
+        use=box(use, "b", user="2000:2000", **inputs),
+        here=box(use, "a", user="1000:1000", **inputs),
+    )
+    assert ended(fleet, job) == "succeeded"
+    assert fleet.stdout(job, "use", 0) == b"hello\nd\nl\nread-only\n2000\n"
+    assert fleet.stdout(job, "here", 0) == b"hello\nd\nl\np\nread-only\n1000\n"
+
+
 def test_an_upload_outlives_agent_and_server(fleet: Fleet) -> None:
     fleet.serve()
     first, _ = fleet.join("a", "b")

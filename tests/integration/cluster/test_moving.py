@@ -13,8 +13,8 @@ import httpx2
 import msgspec
 import pytest
 import pytest_asyncio
-from tests.integration.cluster.cluster_server import ClusterServer
-from tests.integration.server_process import PATIENCE_S, job
+from tests.integration.cluster.cluster_server import ClusterServer, free_port
+from tests.integration.server_process import PATIENCE_S, ServerProcess, job
 from websockets.asyncio.client import ClientConnection, connect
 
 from towline.agent.cluster.membership import Membership, join
@@ -107,7 +107,7 @@ async def nodes(cluster: ClusterServer, tmp_path: Path) -> AsyncIterator[tuple[H
         await node.close()
 
 
-async def submitted(cluster: ClusterServer, **tasks: Any) -> str:
+async def submitted(cluster: ServerProcess, **tasks: Any) -> str:
     plain = {"command": ["true"], "resources": {"cpu": 0.1, "memory": "32Mi"}}
     answer = await cluster.submit(job(**{name: {**plain, **fields} for name, fields in tasks.items()}))
     assert answer.status_code == 201, answer.text
@@ -244,6 +244,25 @@ async def test_a_forgotten_node_gets_nothing(
         answer = await cluster.http.delete("/v1/nodes/n1")
     with pytest.raises(NotNow, match="Show a token"):
         await owner.ask("kept", f"{name}-0-0-1")
+
+
+async def test_the_servers_own_machine_as_a_node_brings_them_too(tmp_path: Path) -> None:
+    """Its agent comes through the socket, with no certificate."""
+    home = Path(tempfile.mkdtemp(prefix="tow-"))
+    server = ServerProcess(home)
+    try:
+        await server.start("--listen", f"127.0.0.1:{free_port()}")
+        name = await submitted(
+            server,
+            make={"command": ["sh", "-c", "echo hello > $TOW_OUT/x"]},
+            use={"command": ["cat", "in/x"], "needs": ["make"], "inputs": {"make": "in"}},
+        )
+        await server.get(f"/v1/jobs/{name}/wait", timeout_s=PATIENCE_S)
+        assert (await server.get(f"/v1/jobs/{name}"))["state"] == "succeeded"
+        assert (home / "objects/artifacts" / name / "manifests/0/0.1").is_file()
+    finally:
+        await server.close()
+        shutil.rmtree(home)
 
 
 async def test_artifacts_go_with_their_job(tmp_path: Path) -> None:
