@@ -4,7 +4,7 @@
     artifacts/JOB/manifests/TASK/INDEX.NUMBER
 
 Each attempt has blobs of its own: what a node knows of others' it cannot claim as its own, and nothing has to
-be counted before it is removed. All of it blocks.
+be counted before it is removed. All of it blocks but ``taking``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from towline.core.commands import AttemptKey
 from towline.errors import Conflict, NotFound, RequestError
 from towline.logs.objects import Objects
+from towline.server.artifacts.taking import Taking
 from towline.wire import manifest as wire
 from towline.wire.manifest import Kept, Manifest
 
@@ -29,6 +30,7 @@ class Keeping:
     """Of one server. All methods raise StoreError where the object store fails."""
 
     def __init__(self, objects: Objects) -> None:
+        self.taking = Taking()
         self._objects = objects
         self._lock = threading.Lock()
         self._decoded: OrderedDict[AttemptKey, Manifest] = OrderedDict()

@@ -1,8 +1,4 @@
-"""Artifacts from and to nodes: what they wrote themselves, and what their attempts have as input.
-
-A blob's body is in memory until it is on the disk, so only a few are taken at a time: the others wait in
-the network.
-"""
+"""Artifacts from and to nodes: what they wrote themselves, and what their attempts have as input."""
 
 from __future__ import annotations
 
@@ -25,9 +21,7 @@ from towline.wire.manifest import InputElements, Kept
 AnyRequest = Request[Any, Any, Any]
 OCTETS = "application/octet-stream"
 NUMBER = "X-Towline-Attempt"
-TAKEN_AT_ONCE = 8
 PIECE_BYTES = 1024**2
-_taking = asyncio.Semaphore(TAKEN_AT_ONCE)
 
 
 def keeping_of(service: Service) -> Keeping:
@@ -56,8 +50,9 @@ async def put_blob(request: AnyRequest, attempt: FromPath[str], digest: FromPath
     """Take a part of what an attempt wrote, whose SHA-256 is its name."""
     service = service_of(request)
     keeping = keeping_of(service)
-    key = await service.rights.writable(_node(request), attempt)
-    async with _taking:
+    node = _node(request)
+    key = await service.rights.writable(node, attempt)
+    async with keeping.taking.place(node):
         data = await _body(request, wire.BLOB_BYTES)
         await asyncio.to_thread(keeping.put_blob, key, digest, data)
 
@@ -67,8 +62,9 @@ async def put_manifest(request: AnyRequest, attempt: FromPath[str]) -> None:
     """Take the list of what an attempt wrote, once all its parts are here: it is whole from now on."""
     service = service_of(request)
     keeping = keeping_of(service)
-    key = await service.rights.writable(_node(request), attempt)
-    async with _taking:
+    node = _node(request)
+    key = await service.rights.writable(node, attempt)
+    async with keeping.taking.place(node):
         data = await _body(request, wire.MANIFEST_BYTES)
         await asyncio.to_thread(keeping.finish, key, data)
 
