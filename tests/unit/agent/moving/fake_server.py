@@ -27,6 +27,8 @@ class FakeServer(Talking):
         self.refuses = ""
         self.damages = 0
         self.numbers: dict[int, int] = {}
+        self.unknown: set[str] = set()
+        """Attempts that are not under way any more."""
         self.asked: list[str] = []
         self.brought = threading.Event()
         """Set by each blob that arrives."""
@@ -62,6 +64,8 @@ class FakeServer(Talking):
 
     def inputs(self, attempt: str, need: str) -> dict[int, int]:
         self._ask_first(f"inputs {attempt}")
+        if attempt in self.unknown:
+            raise Refused("There is no such attempt.")
         written = self.keeping.written(JOB, 0)
         return {index: number for index, number in self.numbers.items() if (index, number) in written}
 

@@ -178,6 +178,16 @@ async def test_what_the_server_refuses_is_told(node: Node) -> None:
         await node.ready(template())
 
 
+async def test_one_that_is_gone_while_it_fetches_for_others_fails_alone(node: Node) -> None:
+    node.has(0, b"hello")
+    node.server.unknown = {attempt_id((JOB, 1, 0, 1))}
+    both = [node.ready(template(), index) for index in (0, 1)]
+    gone, there = await asyncio.gather(*both, return_exceptions=True)
+    assert isinstance(gone, Unprepared)
+    assert there is None
+    assert node.read(0) == b"hello"
+
+
 async def test_copies_make_room_but_not_those_that_are_needed(tmp_path: Path) -> None:
     node = Node(tmp_path, most_bytes=250)
     for index in range(4):

@@ -75,6 +75,8 @@ async def test_each_element_starts_when_its_own_input_is_there(node: Node, input
     node.start(0, 1)
     inputs.gate(1).set()
     assert await started(node) == [name(1)]
+    for _ in range(10):
+        await asyncio.sleep(0)
     node.start(2)  # which comes while another one still waits
     inputs.gate(2).set()
     assert await started(node) == [name(2)]
