@@ -27,7 +27,7 @@ from benchmarks import (
     throughput,
     usage,
 )
-from benchmarks.clusters import rates
+from benchmarks.clusters import links, rates
 from benchmarks.figures import Options, Report, table, verdict
 
 BENCHMARKS: dict[str, Callable[[Options], Report]] = {
@@ -49,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "million": million.run,
     "cluster": rates.run,
     "cluster-crun": rates.crun,
+    "links": links.run,
 }
 
 

@@ -34,7 +34,7 @@ def run(options: Options) -> Report:
         median_of("the runtime's own time", own, "ms"),
     ]
     method = (
-        f"server and agent on one machine, `tow run` and SDK over TLS; {options.pairs} rounds in turn with the "
+        f"server and agent on one machine, asked over TLS; {options.pairs} rounds in turn with the "
         f"local mode and HyperQueue; submit and wait {JOBS} times in turn with the supervisor alone"
     )
     title = f"an array of {count:,} x true (40 at a time) and single ones, in a cluster of one node"
