@@ -27,7 +27,7 @@ from benchmarks import (
     throughput,
     usage,
 )
-from benchmarks.clusters import links, rates
+from benchmarks.clusters import finished, links, rates
 from benchmarks.figures import Options, Report, table, verdict
 
 BENCHMARKS: dict[str, Callable[[Options], Report]] = {
@@ -50,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "cluster": rates.run,
     "cluster-crun": rates.crun,
     "links": links.run,
+    "finished": finished.run,
 }
 
 

@@ -56,15 +56,18 @@ class Fleet:
 
 def run(options: Options) -> Report:
     """2,000 links, and 500."""
-    figures: list[Figure] = []
-    for count, most_s in ((options.count(FEWER, 10), 3.0), (options.count(NODES, 20), 20.0)):
-        figures += _measured(count, most_s, options.pairs, full=most_s == 20.0)
+    fewer, most = options.count(FEWER, 10), options.count(NODES, 20)
+    figures = [
+        *_measured(fewer, 3.0, options.pairs, full=False),
+        *_measured(most, 20.0, options.pairs, full=True),
+    ]
     method = (
-        f"agents' links and machines in one process beside the server's; idle for {IDLE_S} s with heartbeats of "
-        f"2 s; all links cut at once, and the server killed and started again, {options.pairs} times; the loss "
-        f"of a node while all others run elements of {RUN_S} s"
+        f"agents' links and machines in one process beside the server's; idle for {IDLE_S} s with heartbeats "
+        f"each 2 s; all links cut at once, and the server killed and started again, {options.pairs} times; "
+        f"the loss of a node while all others run elements of {RUN_S} s"
     )
-    return Report(name="links", title="TLS links of simulated agents on one server", method=method, figures=figures)
+    title = "TLS links of simulated agents on one server"
+    return Report(name="links", title=title, method=method, figures=figures)
 
 
 def _measured(count: int, most_s: float, rounds: int, *, full: bool) -> list[Figure]:
@@ -88,12 +91,12 @@ def _measured(count: int, most_s: float, rounds: int, *, full: bool) -> list[Fig
         median_of(f"{name}: CPU of the server for a link that comes back", cut_cpu, "ms"),
     ]
     if idle is not None:
-        figures.insert(0, Figure(name=f"{name}, idle: the server's use of a core", value=idle, unit="%", most=30))
+        used = "the server's use of a core"
+        figures.insert(0, Figure(name=f"{name}, idle: {used}", value=idle, unit="%", most=30))
     if late is not None:
+        what = f"{name}, under load: a loss is noticed late by"
         note = f"after {LOST_AFTER_S:.0f} s of silence; looked at every 2 s"
-        figures.append(
-            Figure(name=f"{name}, under load: a loss is noticed late by", value=late, unit="s", most=3, note=note)
-        )
+        figures.append(Figure(name=what, value=late, unit="s", most=3, note=note))
     return figures
 
 
@@ -140,7 +143,7 @@ async def _noticed(home: Home, fleet: Fleet, count: int) -> float:
         job = await client.submit(jobs.array(1_000_000))
         silent_at = fleet.tell("silence")
         node = Nodes(client)
-        while (await node.get(f"node-{0:016x}")).state != "lost":
+        while (await node.get(f"node-{0:016x}")).state != "lost":  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(LOOK_EVERY_S)
         late_s = time.time() - silent_at - LOST_AFTER_S
         await job.cancel(kill=True)

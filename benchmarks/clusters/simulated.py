@@ -1,8 +1,8 @@
 """Many agents in one process: real links over TLS and real agents' machines, and nothing that runs.
 
-``python -m benchmarks.clusters.simulated URL FILE`` with the file that ``enrolled`` has written. It prints, as
-JSON lines, when (unix s) all of them were linked, once after each time that this was not so. On its input a
-line ``cut`` ends all links at once, ``silence`` those of the first agent for good.
+``python -m benchmarks.clusters.simulated URL FILE``, with what ``enrolled`` gave in the file. It prints, as
+JSON lines, the time (unix s) whenever all of them have come to be linked. On its input a line ``cut`` ends
+all links at once, ``silence`` that of the first agent for good; it then prints the time too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from towline.agent.link import Identity, Link
 from towline.core.agent import effects as out
 from towline.core.agent import events as on
 from towline.core.agent.machine import AgentMachine
+from towline.core.agent.pauses import CLUSTER
 from towline.core.commands import AttemptUpdate
 from towline.identity.certificates import Pair, make_key, make_request
 from towline.identity.tls import client_context
@@ -79,7 +80,8 @@ class _Agent:
         self._fleet = fleet
         self._node = node
         self._flushing = False
-        self.link = Link(dial_cluster(url, lambda: context), _identity(node), "/nowhere/output", self, _never)
+        dial = dial_cluster(url, lambda: context)
+        self.link = Link(dial, _identity(node), "/nowhere/output", self, _never, pauses=CLUSTER)
 
     def tell(self, *events: on.Event) -> None:
         waiting = list(events)
