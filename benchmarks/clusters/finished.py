@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from towline.store.sqlite import SqliteStore
 
 EACH = 1_000
 """Elements of each job that has finished."""
+FIRST = "done-000000"
 NODES = [f"sim-{at}" for at in range(20)]
 RUN = 5_000
 LOOKS = 20
@@ -57,22 +59,41 @@ def run(options: Options) -> Report:
 
 
 async def _fill(home: Path, count: int) -> None:
-    """What a leader would have written: the pool with its simulated nodes commits into the home."""
+    """What a leader would have written: one job through the core, and copies of its rows."""
     store = SqliteStore(home / "state.db")
     await store.open()
     drive = Drive(store, int(time.time() * 1000) - 600_000)
     await drive.lead()
-    await drive.join(*NODES, cpu_milli=EACH // len(NODES) * 50)  # a job at a time
-    for at in range(count):
-        active = await drive.submit(f"done-{at:06}", jobs.array(EACH, name=f"done-{at}"))
-        while active:
-            active = await drive.end(active, lambda _: 0)
+    await drive.join(*NODES, cpu_milli=EACH // len(NODES) * 50)
+    active = await drive.submit(FIRST, jobs.array(EACH, name="done"))
+    while active:
+        active = await drive.end(active, lambda _: 0)
     await drive.leave(*NODES)
     await drive.forget_nodes()
     await store.close()
-    connection = sqlite3.connect(home / "state.db")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
+    with contextlib.closing(sqlite3.connect(home / "state.db")) as connection:
+        _copy(connection, count - 1)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _copy(connection: sqlite3.Connection, count: int) -> None:
+    """So many jobs more like the first, each with rows, events and a number of its own."""
+    ask = "SELECT min(number), max(number) + 1 - min(number) FROM event WHERE job = ?"
+    begin, span = connection.execute(ask, (FIRST,)).fetchone()
+    (last,) = connection.execute("SELECT event_no FROM pool").fetchone()
+    for table, key in {"job": "id", "spec": "job", "task": "job", "element": "job", "attempt": "job",
+                       "event": "job"}.items():  # fmt: skip
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        renewed = {key: ":id", "seq": ":n + seq"} if table == "job" else {key: ":id"}
+        if table == "event":
+            renewed["number"] = f"{last + 1 - begin} + {span} * (:n - 1) + number"
+        chosen = ", ".join(renewed.get(column, f'"{column}"') for column in columns)
+        copies = ({"id": f"done-{n:06}", "n": n, "first": FIRST} for n in range(1, count + 1))
+        connection.executemany(
+            f"INSERT INTO {table} SELECT {chosen} FROM {table} WHERE {key} = :first", copies
+        )
+    connection.execute("UPDATE pool SET event_no = ?, job_seq = job_seq + ?", (last + span * count, count))
+    connection.commit()
 
 
 def _costs(empty: Home, full: Home, elements: int, pairs: int) -> dict[str, list[dict[str, float]]]:
