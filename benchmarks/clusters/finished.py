@@ -21,6 +21,7 @@ FIRST = "done-000000"
 NODES = [f"sim-{at}" for at in range(20)]
 RUN = 5_000
 LOOKS = 20
+COMMANDS = 5
 OURS = ("server", "agent", "supervisor")
 
 
@@ -35,8 +36,8 @@ def run(options: Options) -> Report:
         empty.start_server()
         costs = _costs(empty, full, elements, options.pairs)
         asked = asyncio.run(_asked(full))
-        whole = [full.tow("jobs") for _ in range(LOOKS)]
-        beside = [empty.tow("jobs") for _ in range(LOOKS)]
+        whole = [full.tow("jobs") for _ in range(COMMANDS)]
+        beside = [empty.tow("jobs") for _ in range(COMMANDS)]
         kept_mb = (full.path / "state.db").stat().st_size / 1e6
     figures = [
         median_of("CPU an element, full / empty", _ratios(costs, "ours"), "x", most=1.05),
