@@ -24,7 +24,7 @@ from tests import guard
 from tests.e2e.home import Home, until
 from tests.joining import readable
 
-from towline.cli.dev.network import NETWORK, Network, entered
+from towline.cli.dev.network import NETWORK, Network, entered, free_subnet
 from towline.cli.doctor import processes_of
 
 PYTHON = [sys.executable, "-P", "-m", "towline.launch"]
@@ -90,14 +90,13 @@ class Machine:
         self.name = name
         self.space = space
         self.home = fleet.folder / name
-        self._link, self._mounts = fleet.join_link, fleet.mounts
+        self._link, self._environ = fleet.join_link, fleet.environ
         self.agent: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Its agent; the first time it joins."""
         self.home.mkdir(mode=0o700, exist_ok=True)
-        allowed = {"TOWLINE_ALLOWED_MOUNTS": self._mounts}
-        environ = {**os.environ, **allowed, "TOWLINE_NODE_NAME": self.name}
+        environ = {**os.environ, **self._environ, "TOWLINE_NODE_NAME": self.name}
         argv = [*entered(self.space), *PYTHON, "agent", "--home", str(self.home)]
         fds: tuple[int, ...] = ()
         if not (self.home / "node" / "membership").is_dir():
@@ -140,14 +139,14 @@ class Machine:
 
 
 class Fleet:
-    """A server in a namespace of its own. ``http`` asks it as an admin."""
+    """A server in a namespace of its own, or (``reachable``) on a bridge of this machine. ``http`` asks it as
+    an admin."""
 
-    def __init__(self, environ: dict[str, str] = SHORT, mounts: str = "") -> None:
-        """``mounts``: the folders that jobs may mount, as in a PATH."""
+    def __init__(self, environ: dict[str, str] = SHORT, mounts: str = "", *, reachable: bool = False) -> None:
+        """``environ`` is the server's and the nodes'; ``mounts``: what jobs may mount, as in a PATH."""
         self.folder = Path(tempfile.mkdtemp(prefix="tow-"))
         guard.watch(self.folder)
-        self._environ = {**environ, "TOWLINE_ALLOWED_MOUNTS": mounts}
-        self.mounts = mounts
+        self.environ = {**environ, "TOWLINE_ALLOWED_MOUNTS": mounts}
         self.machines: dict[str, Machine] = {}
         self.server: subprocess.Popen[bytes] | None = None
         home = self.folder / "s"
@@ -156,18 +155,18 @@ class Fleet:
         self.http = httpx2.Client(
             transport=httpx2.HTTPTransport(uds=str(home / "tow.sock")), base_url="http://towline", timeout=30
         )
-        self._network = Network(f"tow{os.getpid()}", self.folder / NETWORK, SUBNET, hub="s")
+        subnet, hub = (free_subnet(), None) if reachable else (SUBNET, "s")
+        self._network = Network(f"tow{os.getpid()}", self.folder / NETWORK, subnet, hub)
         self._network.open()
-        self.hub = self._network.hub
         self.address = f"{self._network.address}:7443"
 
     def serve(self) -> None:
         """Start the server, and wait until it is ready."""
-        argv = [*entered(self.hub), *PYTHON, "server", "--home", str(self.home), "--without-agent"]
+        argv = [*entered(self._network.hub), *PYTHON, "server", "--home", str(self.home), "--without-agent"]
         with (self.home / "server.log").open("ab") as log:
             self.server = subprocess.Popen(
                 [*argv, "--listen", self.address],
-                env={**os.environ, **self._environ}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.environ}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         until(self._is_ready, "the server to be ready")
 

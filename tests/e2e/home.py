@@ -103,6 +103,10 @@ class Home:
             found.setdefault(role, []).append(pid)
         return found
 
+    def is_untouched(self) -> bool:
+        """Whether no command has needed a server."""
+        return not self.processes()
+
     def log(self) -> str:
         files = sorted((*(self.path / "logs").glob("*.log"), *(self.path / "node").glob("keeper.log")))
         return "\n".join(f"== {file.name}\n{file.read_text()[-4000:]}" for file in files)
@@ -153,6 +157,13 @@ class Home:
 
     def close(self) -> None:
         """End everything that runs for this home: cleanly first, then by its pids."""
+        self.end_started()
+        self.tow("stop", status=None)
+        left = kill_all(self.path, patience_s=30)
+        assert not left, f"these do not end: {left}"
+
+    def end_started(self) -> None:
+        """The commands that go on beside the test."""
         for command in self._started:  # a command that still follows would start a server again
             if command.poll() is None:
                 command.kill()
@@ -160,9 +171,6 @@ class Home:
                 if stream is not None:
                     stream.close()
             command.wait()
-        self.tow("stop", status=None)
-        left = kill_all(self.path, patience_s=30)
-        assert not left, f"these do not end: {left}"
 
 
 def _unended(answer: str) -> str:

@@ -32,20 +32,14 @@ class Network:
         self._prefix = prefix
         self._file = file
         self._subnet = subnet
-        self._hub = f"{prefix}{hub}" if hub is not None else None
+        self.hub = f"{prefix}{hub}" if hub is not None else None
         self._machines = 0
         self.address = str(subnet[1])
         """Of the bridge, which is where the server listens."""
 
-    @property
-    def hub(self) -> str:
-        """The bridge's namespace. Only where it has one."""
-        assert self._hub is not None
-        return self._hub
-
     def open(self) -> None:
-        if self._hub is not None:
-            self._space(self._hub)
+        if self.hub is not None:
+            self._space(self.hub)
         bridge = f"{self._prefix}b"
         self._note("link", bridge)
         self._ip_hub("link", "add", bridge, "type", "bridge")
@@ -72,7 +66,7 @@ class Network:
         _ip("-n", space, "link", "set", "lo", "up")
 
     def _ip_hub(self, *words: str) -> None:
-        _ip(*(["-n", self._hub] if self._hub is not None else []), *words)
+        _ip(*(["-n", self.hub] if self.hub is not None else []), *words)
 
     def _note(self, kind: str, name: str) -> None:
         with self._file.open("a") as file:
