@@ -15,9 +15,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.clusters.joined import start_agent, start_server
 from benchmarks.figures import Figure, Options, Report, median_of
 from benchmarks.home import Home, fresh_home
-from benchmarks.shipping import joined, listening, peak_of, seconds
+from benchmarks.shipping import peak_of, seconds
 from towline.client import Client
 from towline.identity.certificates import make_authority, make_key, sign_server
 from towline.server.access.authority import utc_now
@@ -49,8 +50,8 @@ def run(options: Options) -> Report:
     floors: list[float] = []
     with ExitStack() as stack:
         server, *nodes = (stack.enter_context(fresh_home()) for _ in range(3))
-        port = listening(server)
-        agents = [joined(server, port, node, f"n{at}") for at, node in enumerate(nodes)]
+        port = start_server(server)
+        agents = [start_agent(server, node, port, f"n{at}") for at, node in enumerate(nodes)]
         pids = [server.pid("server"), *(agent.pid for agent in agents)]
         peaks = [stack.enter_context(peak_of(pid)) for pid in pids]
         for _ in range(options.pairs):
