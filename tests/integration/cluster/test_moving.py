@@ -25,7 +25,8 @@ from towline.wire.artifacts import FILE, Artifact
 from towline.wire.manifest import BLOB_BYTES, Kept, Manifest, digest_of
 from towline.wire.messages import VERSION, Ack, Hello, Report, Start, Welcome, decode_from_server, encode
 
-CONTENT = bytes(range(256)) * (BLOB_BYTES // 256) + b"the end"
+CONTENT = bytes(range(256)) * (BLOB_BYTES // 256) + b"the end!" * 2**17
+"""The last blob is of whole pieces, as they are read."""
 BLOBS = [CONTENT[:BLOB_BYTES], CONTENT[BLOB_BYTES:]]
 WHOLE = Manifest(
     entries=(Artifact(path="d/x", kind=FILE, size_bytes=len(CONTENT), modified_ms=0, mode=0o644),),

@@ -13,7 +13,7 @@ from msgspec import Struct
 from towline.wire import manifest as wire
 from towline.wire.manifest import InputElements, Kept, Manifest
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 30.0
 _CONFLICT, _BAD_REQUEST = 409, 400
 _FOR_NOW = (401, 408, 429)
 """Refusals that say nothing of the request itself: a certificate may be renewed, a server busy."""
@@ -35,22 +35,32 @@ class _Problem(Struct, kw_only=True):
     detail: str = ""
 
 
+class _Connected:
+    """A client, and how many requests it is in the middle of. It is closed after the last of them: a socket
+    that is closed below another thread may be another file by the time that one writes to it."""
+
+    def __init__(self, client: httpx2.Client) -> None:
+        self.client = client
+        self.users = 0
+        self.left = False
+
+
 class Talking:
     """``connect`` makes a client whose base is the server."""
 
     def __init__(self, connect: Callable[[], httpx2.Client]) -> None:
         self._connect = connect
         self._lock = threading.Lock()
-        self._client: httpx2.Client | None = None
+        self._now: _Connected | None = None
         self._closed = False
 
     def close(self) -> None:
-        """Whatever is being asked ends with NotNow."""
+        """Nothing more is asked."""
         with self._lock:
             self._closed = True
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+            connected = self._now
+        if connected is not None:
+            self._leave(connected)
 
     # --- what an attempt wrote ----------------------------------------------------------------------
     def kept(self, attempt: str) -> Kept:
@@ -82,37 +92,46 @@ class Talking:
 
     # --- asking -------------------------------------------------------------------------------------
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        client = self._open()
+        connected = self._open()
         try:
-            answer = client.request(method, f"/v1/agent/attempts/{path}", content=body)
-        except (httpx2.TransportError, RuntimeError) as error:  # closed meanwhile: another thread met the end
-            self._drop(client)
+            answer = connected.client.request(method, f"/v1/agent/attempts/{path}", content=body)
+        except (httpx2.TransportError, OSError) as error:
+            self._leave(connected)
             raise NotNow(str(error) or type(error).__name__) from None
-        except OSError as error:
-            self._drop(client)
-            raise NotNow(error.strerror or str(error)) from None
+        finally:
+            self._used(connected)
         if answer.status_code < 400:
             return answer.content
         raise _refusal(answer)
 
-    def _open(self) -> httpx2.Client:
+    def _open(self) -> _Connected:
         with self._lock:
             if self._closed:
                 raise NotNow("the agent ends")
-            if self._client is None:
+            if self._now is None:
                 try:
-                    self._client = self._connect()
+                    self._now = _Connected(self._connect())
                 except OSError as error:
                     raise NotNow(str(error)) from None
-            return self._client
+            self._now.users += 1
+            return self._now
 
-    def _drop(self, client: httpx2.Client) -> None:
-        """The next one shows the certificate of then."""
+    def _leave(self, connected: _Connected) -> None:
+        """The next request takes another one, which shows the certificate of then."""
         with self._lock:
-            if self._client is not client:
+            connected.left = True
+            if self._now is connected:
+                self._now = None
+            if connected.users:
                 return
-            self._client = None
-        client.close()
+        connected.client.close()
+
+    def _used(self, connected: _Connected) -> None:
+        with self._lock:
+            connected.users -= 1
+            if connected.users or not connected.left:
+                return
+        connected.client.close()
 
 
 def _refusal(answer: httpx2.Response) -> Exception:

@@ -99,6 +99,14 @@ class Keeping:
             raise NotFound(f"There is no blob {digest}.")
         return found
 
+    def blob_bytes(self, attempt: AttemptKey, digest: str) -> int:
+        """How long a blob of artifacts that are whole is. Raises NotFound."""
+        manifest = self.manifest(attempt)
+        for position, blob in enumerate(() if manifest is None else manifest.blobs):
+            if manifest is not None and blob.hex() == digest:
+                return wire.blob_size(manifest, position)
+        raise NotFound(f"There is no blob {digest[:100]}.")
+
     def read(self, attempt: AttemptKey, manifest: Manifest, offset: int, length: int) -> bytes:
         """Bytes of the content, up to the end of a blob."""
         if manifest.inline:

@@ -117,15 +117,10 @@ async def read_input(
     service = service_of(request)
     keeping = keeping_of(service)
     key = await service.rights.input_of(_node(request), attempt, need, index)
-    first = await asyncio.to_thread(keeping.blob, key, digest, 0, PIECE_BYTES)
-    return Stream(_blob(keeping, key, digest, first), media_type=OCTETS)
+    size_bytes = await asyncio.to_thread(keeping.blob_bytes, key, digest)
+    return Stream(_blob(keeping, key, digest, size_bytes), media_type=OCTETS)
 
 
-async def _blob(keeping: Keeping, key: AttemptKey, digest: str, first: bytes) -> AsyncIterator[bytes]:
-    at, piece = 0, first
-    while piece:
-        yield piece
-        at += len(piece)
-        if len(piece) < PIECE_BYTES or at >= wire.BLOB_BYTES:
-            return
-        piece = await asyncio.to_thread(keeping.blob, key, digest, at, PIECE_BYTES)
+async def _blob(keeping: Keeping, key: AttemptKey, digest: str, size_bytes: int) -> AsyncIterator[bytes]:
+    for at in range(0, size_bytes, PIECE_BYTES):
+        yield await asyncio.to_thread(keeping.blob, key, digest, at, PIECE_BYTES)
