@@ -73,3 +73,24 @@ def test_a_server_that_is_away_is_connected_anew() -> None:
     talk.close()
     with pytest.raises(NotNow, match="the agent ends"):
         talk.kept("a")
+
+
+def test_a_connection_is_closed_behind_the_last_that_uses_it() -> None:
+    made: list[httpx2.Client] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("b/artifacts"):
+            raise httpx2.ReadError("broken off", request=request)
+        with pytest.raises(NotNow):
+            talk.kept("b")  # as another thread meets the end in the middle of this request
+        assert not made[0].is_closed
+        return httpx2.Response(200, json={"whole": True})
+
+    def connect() -> httpx2.Client:
+        made.append(httpx2.Client(transport=httpx2.MockTransport(answer), base_url="http://towline"))
+        return made[-1]
+
+    talk = Talking(connect)
+    assert talk.kept("a").whole
+    assert made[0].is_closed
+    talk.close()
