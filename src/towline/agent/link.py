@@ -46,6 +46,7 @@ from towline.wire.artifacts import ArtifactsCall
 from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
 from towline.wire.shipping import LogAck
 from towline.wire.usage import ReadUsage
+from towline.wire.versions import OLDEST, VERSION, agreed, apart, has
 
 HEARTBEAT_S = 2.0
 FIRST_BEAT_S = 0.1
@@ -173,6 +174,7 @@ class Link:
             shipper.ready = self._flush_soon
         self._connection: _Connection | None = None
         self._welcomed = False
+        self._version = OLDEST
         self._waiting: list[wire.FromAgent] = []
         self._patient: deque[ExecSaid] = deque()
         self._flushing = False
@@ -189,7 +191,8 @@ class Link:
         self._hello_ms = kernel.boottime_ms()
         self.say(
             wire.Hello(
-                version=wire.VERSION,
+                version=OLDEST,
+                newest=VERSION,
                 build=me.build,
                 node=me.id,
                 name=me.name,
@@ -227,6 +230,8 @@ class Link:
     def _flush(self) -> None:
         self._flushing = False
         waiting, self._waiting = self._waiting, []
+        if self._version < VERSION:  # of an older server, or none that we know yet
+            waiting = [message for message in waiting if has(self._version, type(message))]
         if waiting and self._connection is not None:
             self._connection.say(wire.encode(waiting))
         self._flush_patient()
@@ -303,7 +308,7 @@ class Link:
         self._connection = connection
         self._waiting.clear()
         self._patient.clear()
-        self._welcomed = False
+        self._welcomed, self._version = False, OLDEST
         self._heard_s = time.monotonic()
         connection.heard = self._frame
         connection.drained = self._flush_patient
@@ -405,7 +410,11 @@ class Link:
         if self._newer_build(message.build):
             self._end("this machine has another build of the program now, which the server runs already")
             return
-        self._welcomed = True
+        version = agreed(message.version, message.version)
+        if version is None:
+            self._end(apart("the server", message.version, message.version, "this agent"))
+            return
+        self._welcomed, self._version = True, version
         self._beat_s = message.heartbeat_ms / 1000
         if self._lease is not None and message.term >= self._executor.machine.term:
             self._lease.welcomed(message.lease, message.term, self._hello_ms)
