@@ -39,7 +39,7 @@ def run(options: Options) -> Report:
                 found["shipped"].append(size_mb / _shipped_s(server, _process(blocks), blocks))
                 for role, pid in pids.items():
                     found[role].append((sum(cpu_of(pid)) - before[role]) / size_mb * 1000)
-        with _peak_of(joined.agent.pid) as contained:
+        with peak_of(joined.agent.pid) as contained:
             _shipped_s(server, _in_container(server, blocks), blocks)
     ratios = [mine / floor for mine, floor in zip(found["shipped"], found["floor"], strict=True)]
     return Report(
