@@ -354,17 +354,3 @@ async def test_a_path_of_a_stranger_is_one_short_line_of_the_audit(cluster: Clus
     assert entry["target"].startswith("/v1/x%0A2026-01-01 local 200y")
     assert len(entry["target"]) < 400
     assert entry["action"] == f"POST {entry['target']}"
-
-
-# --- inputs -------------------------------------------------------------------------------------------
-async def test_inputs_that_may_be_on_another_node_are_refused(cluster: ClusterServer) -> None:
-    where = {"where": {"node": "n1"}}
-    taker = {"needs": ["a"], "inputs": {"a": "in/a"}}
-    for a, b in (({}, {}), (where, {}), ({}, where), (where, {"where": {"node": "n2"}})):
-        answer = await cluster.submit(job(a=a, b={**taker, **b}))
-        assert answer.status_code == 422
-        (problem,) = answer.json()["problems"]
-        assert problem["where"] == "tasks.b.inputs"
-        assert problem["remedy"] == "give b, a the same where: {node: NAME}"
-    assert (await cluster.submit(job(a=where, b={**taker, **where}))).status_code == 201
-    assert (await cluster.submit(job(a={}, b={"needs": ["a"]}))).status_code == 201
