@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from towline.build import build
-from towline.errors import RequestError, TowlineError
+from towline.errors import RequestError, TowlineError, WrongSetting
 
 if TYPE_CHECKING:
     import socket
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except TowlineError as error:
         _Errors().write(f"tow {arguments.command}: {error}\n")
-        return 2 if isinstance(error, RequestError) else 1
+        return 2 if isinstance(error, RequestError | WrongSetting) else 1
     except OSError as error:
         import traceback
 
@@ -144,11 +144,20 @@ async def _serve(settings: Settings, *, with_agent: bool) -> int:
     if agent is not None:
         agent.ensure()
     set_up_logging()
+    _warn(settings)
     try:
         await _build_and_run(settings, listener, agent)
     finally:
         lease.release()
     return 0
+
+
+def _warn(settings: Settings) -> None:
+    """Of what goes together, but not well."""
+    if settings.lease_warning is not None:
+        import structlog
+
+        structlog.get_logger("server").warning("the settings together", problem=settings.lease_warning)
 
 
 async def _build_and_run(settings: Settings, listener: socket.socket, agent: AgentProcess | None) -> None:

@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 DRIFT_MS = 1_000
 """What clocks may drift apart in one lease, and a kill may take."""
+LEADERSHIP_MS = 5_000
+"""After so long at most a leader's death is noticed: by another server, or by what starts this one again."""
+TAKEOVER_MS = 5_000
+"""What starting a server and loading its pool may take."""
 OTHER_ENFORCER_MS = DRIFT_MS // 2
 """After the grace the supervisor has killed; where it has not by so much later, the keeper does."""
 
@@ -82,6 +86,20 @@ def check_times(lease_ms: int, grace_ms: int, lost_after_ms: int) -> None:
             f"for drifting clocks is {_seconds(needed_ms)}, and has to be less than lost_after "
             f"({_seconds(lost_after_ms)}): shorten node_lease or lease_grace, or raise lost_after"
         )
+
+
+def too_short_for_a_takeover(lease_ms: int, reconnect_ms: int, heartbeat_ms: int) -> str | None:
+    """Where a node lease may end before the next leader has answered a heartbeat: a sentence that names the
+    settings. That costs what runs under `stop`, and nothing else."""
+    needed_ms = LEADERSHIP_MS + TAKEOVER_MS + reconnect_ms + heartbeat_ms
+    if needed_ms < lease_ms:
+        return None
+    return (
+        f"node_lease ({_seconds(lease_ms)}) may end while a server is started again or replaced, which takes up "
+        f"to {_seconds(LEADERSHIP_MS)} to notice + {_seconds(TAKEOVER_MS)} to start + reconnect "
+        f"({_seconds(reconnect_ms)}) + heartbeat ({_seconds(heartbeat_ms)}) = {_seconds(needed_ms)}: tasks with "
+        "on_disconnect: stop would be stopped then; raise node_lease and with it lost_after"
+    )
 
 
 def _seconds(ms: int) -> str:

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from towline.core.lease import Silence, check_times
-from towline.errors import OperatorError, RequestError
+from towline.core.lease import Silence, check_times, too_short_for_a_takeover
+from towline.errors import RequestError, WrongSetting
 from towline.identity.joining import PORT
 from towline.model.units import parse_bytes, parse_duration
 from towline.server.webhooks.targets import Targets
@@ -85,13 +85,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node that is silent for so long is lost, and what has on_disconnect: stop runs elsewhere."""
     lost_after_keep: str = ""
     """After so long what has on_disconnect: keep runs elsewhere; empty: as lost_after."""
+    reconnect: str = "3s"
+    """How long all nodes together take to be back after a new start of the server."""
     backoff_first_ms: Count = 50
     backoff_max_ms: Count = 5_000
     """How long a leader waits between attempts to lead: doubling from the first to the last."""
 
     def __post_init__(self) -> None:
         _ = self.usage_half_life_ms, self.retention_logs_bytes, self.targets
-        _ = self.lease, self.heartbeat_ms, self.silence
+        _ = self.lease, self.heartbeat_ms, self.silence, self.lease_warning
         for name in ("listen", "address"):
             if getattr(self, name):
                 host_and_port(getattr(self, name), name)
@@ -120,6 +122,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def lease(self) -> LeaseTimes:
         """What the nodes of a cluster are told. Raises ValueError."""
         return LeaseTimes(lease_ms=self._time_ms("node_lease"), grace_ms=self._time_ms("lease_grace"))
+
+    @property
+    def lease_warning(self) -> str | None:
+        """What goes together, but costs work under on_disconnect: stop. Raises ValueError."""
+        lease_ms, reconnect_ms = self._time_ms("node_lease"), self._time_ms("reconnect")
+        found = too_short_for_a_takeover(lease_ms, reconnect_ms, self.heartbeat_ms)
+        return found if self.listen else None
 
     @property
     def silence(self) -> Silence:
@@ -200,7 +209,7 @@ def read_settings(
     flags: Mapping[str, Any] | None = None,
     file: Path | None = None,
 ) -> Settings:
-    """Put the sources together; ``file`` in place of the home's. Raises OperatorError with the file or
+    """Put the sources together; ``file`` in place of the home's. Raises WrongSetting with the file or
     variable that is wrong."""
     values: dict[str, Any] = {}
     if file is not None or (home / "server.toml").exists():
@@ -217,7 +226,7 @@ def read_settings(
     try:
         settings.check_lease()
     except ValueError as error:
-        raise OperatorError(f"the settings together: {error}") from None
+        raise WrongSetting(f"the settings together: {error}") from None
     return settings
 
 
@@ -227,7 +236,7 @@ def _from_toml(file: Path) -> dict[str, Any]:
     try:
         found = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise OperatorError(f"{file} cannot be read: {error}") from None
+        raise WrongSetting(f"{file} cannot be read: {error}") from None
     return _checked(found, file.parent, str(file), strict=True)
 
 
@@ -240,7 +249,7 @@ def _settings(values: dict[str, Any], home: Path, source: str, *, strict: bool) 
     try:
         return msgspec.convert({**values, "home": str(home)}, Settings, strict=strict, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise OperatorError(f"{source}: {error}") from None
+        raise WrongSetting(f"{source}: {error}") from None
 
 
 def _path(kind: type, value: object) -> object:

@@ -17,6 +17,7 @@ from towline.core.lease import (
     is_overdue,
     may_start,
     renewed,
+    too_short_for_a_takeover,
 )
 
 HELD = Lease(term=3, since_ms=1_000, until_ms=21_000, grace_ms=3_000)
@@ -69,6 +70,14 @@ def test_a_lease_must_end_before_the_loss() -> None:
     check_times(20_000, 3_000, 24_001)
     with pytest.raises(ValueError, match=r"node_lease \(20 s\) \+ lease_grace \(3 s\).*lost_after \(24 s\)"):
         check_times(20_000, 3_000, 24_000)
+
+
+def test_a_takeover_should_end_before_the_lease() -> None:
+    assert too_short_for_a_takeover(20_000, 3_000, 2_000) is None
+    found = too_short_for_a_takeover(15_000, 3_000, 2_000)
+    assert found is not None
+    assert found.startswith("node_lease (15 s) may end")
+    assert "reconnect (3 s) + heartbeat (2 s) = 15 s" in found
 
 
 def test_what_silence_means() -> None:
