@@ -32,7 +32,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 engines: machine # Installs the engines that the tests of the docker runtime need
 	@scripts/test-engines.sh
 
-setup: machine engines $(VENV)/.ready-dev ## Make .venv and install what is missing of crun, umoci, busybox, dockerd, podman and faketime
+setup: machine engines $(VENV)/.ready-dev ## Make .venv and install what is missing of crun, umoci, dockerd, podman, faketime and more
 
 # --- using --------------------------------------------------------------------------------------
 

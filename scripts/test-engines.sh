@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs from Debian what only the tests need: Docker's engine, Podman's, a registry, uidmap for tests as a
-# user who is not root, and libfaketime for clocks that jump. The tests start their own, in folders of their own; the demo needs none of it. Quick
-# and silent where all is there.
+# user who is not root, and libfaketime for clocks that jump. The tests start their own
+# engines, in folders of their own; the demo needs none of it. Quick and silent where all is there.
 set -eu
 
 missing=""
