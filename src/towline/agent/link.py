@@ -31,6 +31,7 @@ from towline import logs
 from towline.agent.capacity import Capacity, NodeUsage
 from towline.agent.cluster.dialing import Dial
 from towline.agent.cluster.leasing import NodeLease
+from towline.agent.cluster.opening import discard, first_of
 from towline.agent.cluster.shipping import Shipper
 from towline.agent.fetching.serving import ArtifactsServing
 from towline.agent.images import NodeImages
@@ -42,14 +43,17 @@ from towline.core.rows import GpuDevice
 from towline.wire import messages as wire
 from towline.wire.artifacts import ArtifactsCall
 from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
+from towline.wire.resending import send_again_soon
 from towline.wire.shipping import LogAck
 from towline.wire.usage import ReadUsage
 
 HEARTBEAT_S = 2.0
 FIRST_BEAT_S = 0.1
 """How often it is asked whether the server has said by now how often it wants to hear one."""
-SILENT_BEATS = 5
-"""A link on which nothing was heard for so many heartbeats is closed, and another one opened."""
+ANOTHER_BEATS = 2
+"""Where nothing was heard on a link for so many heartbeats, another one is opened beside it, and takes its
+place once it is open; twice as many for the next one, until one is welcomed."""
+MOST_BEATS = 16
 OPEN_TIMEOUT_S = 30.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.5
@@ -177,6 +181,8 @@ class Link:
         self._ending: asyncio.Future[str] | None = None
         self._retry_s: float | None = None
         self._missed = False
+        self._another: asyncio.Task[_Connection | None] | None = None
+        self._patience_beats = ANOTHER_BEATS
         self._log = structlog.get_logger("agent.link")
 
     # --- what the executor wants said ---------------------------------------------------------------
@@ -255,6 +261,12 @@ class Link:
         """Nothing is opened before the supervisor's journal has been read, since Hello tells of it."""
         self._ending = asyncio.get_running_loop().create_future()
         await journal_read.wait()
+        try:
+            return await self._keep_open()
+        finally:
+            self._stop_opening()
+
+    async def _keep_open(self) -> str:
         served_s, pause_s = time.monotonic(), 0.0
         while True:
             if reason := self._must_end(time.monotonic() - served_s):
@@ -270,6 +282,34 @@ class Link:
             self._retry_s = None
 
     async def _open(self) -> _Connection | None:
+        """The one that is being opened in place of the last one, if there is one."""
+        opening = self._another or self._open_another()
+        found = await opening
+        self._another = None
+        return found
+
+    def _open_another(self) -> asyncio.Task[_Connection | None]:
+        opening = first_of(self._open_one, apart_s=ANOTHER_BEATS * self._beat_s)
+        self._another = asyncio.get_running_loop().create_task(opening)
+        self._another.add_done_callback(self._opened)
+        return self._another
+
+    def _opened(self, another: asyncio.Task[_Connection | None]) -> None:
+        """It takes the place of the silent link, if that is still one."""
+        if another is not self._another:
+            discard(another)
+        elif self._connection is not None and another.exception() is None and another.result() is None:
+            self._another = None
+        elif self._connection is not None:
+            self._patience_beats = min(MOST_BEATS, 2 * self._patience_beats)
+            self.drop("another one has opened while nothing was heard on this one")
+
+    def _stop_opening(self) -> None:
+        another, self._another = self._another, None
+        if another is not None:
+            another.cancel()
+
+    async def _open_one(self) -> _Connection | None:
         try:
             connection = await self._dial(
                 create_connection=_Connection,
@@ -290,6 +330,7 @@ class Link:
         socket = connection.transport.get_extra_info("socket")
         if socket is not None and socket.family != AF_UNIX:
             socket.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+            send_again_soon(socket)
         return connection
 
     async def _serve(self, connection: _Connection) -> str | None:
@@ -330,11 +371,19 @@ class Link:
             silence_s = time.monotonic() - self._heard_s
             if reason := self._must_end(0.0):
                 self._end(reason)
-            elif silence_s > (SILENT_BEATS * self._beat_s if self._welcomed else OPEN_TIMEOUT_S):
+            elif silence_s > OPEN_TIMEOUT_S:
                 self.drop(f"nothing was heard on it for {silence_s:.0f} s")
-            elif self._welcomed:
+            else:
+                self._look_at_silence(silence_s)
+            if self._welcomed:
                 self.say(wire.Heartbeat(sent_boottime_ms=kernel.boottime_ms()))
                 self._executor.tell(on.Tick())
+
+    def _look_at_silence(self, silence_s: float) -> None:
+        if silence_s <= self._patience_beats * self._beat_s:
+            self._stop_opening()
+        elif self._another is None:
+            self._open_another()
 
     # --- what the server says -----------------------------------------------------------------------
     def _frame(self, frame: bytes) -> None:
@@ -401,6 +450,7 @@ class Link:
             self._end("this machine has another build of the program now, which the server runs already")
             return
         self._welcomed = True
+        self._patience_beats = ANOTHER_BEATS
         self._beat_s = message.heartbeat_ms / 1000
         if self._lease is not None and message.term >= self._executor.machine.term:
             self._lease.welcomed(message.lease, message.term, self._hello_ms)

@@ -95,10 +95,11 @@ def too_short_for_a_takeover(lease_ms: int, reconnect_ms: int, heartbeat_ms: int
     if needed_ms < lease_ms:
         return None
     return (
-        f"node_lease ({_seconds(lease_ms)}) may end while a server is started again or replaced. That takes up "
-        f"to {_seconds(LEADERSHIP_MS)} to notice + {_seconds(TAKEOVER_MS)} to start + "
-        f"reconnect ({_seconds(reconnect_ms)}) + heartbeat ({_seconds(heartbeat_ms)}) = {_seconds(needed_ms)}, "
-        "and tasks with on_disconnect: stop would be stopped: raise node_lease, and with it lost_after"
+        f"node_lease ({_seconds(lease_ms)}) may end while a server is started again or replaced. That takes "
+        f"up to {_seconds(LEADERSHIP_MS)} to notice + {_seconds(TAKEOVER_MS)} to start + "
+        f"reconnect ({_seconds(reconnect_ms)}) + heartbeat ({_seconds(heartbeat_ms)}) = "
+        f"{_seconds(needed_ms)}, and tasks with on_disconnect: stop would be stopped: raise node_lease, and "
+        "with it lost_after"
     )
 
 
