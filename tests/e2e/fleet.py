@@ -14,13 +14,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from tests import guard
 from tests.e2e.home import Home, until
+from tests.e2e.lives import LIVES, Life, read_life
 from tests.joining import readable
 
 from towline.cli.doctor import processes_of
@@ -31,20 +32,10 @@ SHORT = {
     "TOWLINE_NODE_LEASE": "4s",
     "TOWLINE_LEASE_GRACE": "1s",
     "TOWLINE_LOST_AFTER": "7s",
-    "TOWLINE_LOST_AFTER_KEEP": "4s",
+    "TOWLINE_LOST_AFTER_KEEP": "3s",
 }
 """Times of a cluster whose tests take seconds. The lease is long enough for a machine that stalls."""
-LIVES = """
-import os, signal, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-folder, end = sys.argv[1:]
-name = ".".join(os.environ[key] for key in ("TOW_TASK", "TOW_INDEX", "TOW_ATTEMPT"))
-file = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-while not os.path.exists(f"{folder}/{end}") and not os.path.exists(f"{folder}/{name}.end"):
-    os.write(file, b"%.3f\\n" % time.clock_gettime(time.CLOCK_BOOTTIME))
-    time.sleep(0.01)
-sys.exit(7 if os.path.exists(f"{folder}/{name}.end") else 0)
-"""
+_numbers = count()
 WAYS = {"in": ("INPUT",), "out": ("OUTPUT",), "both": ("INPUT", "OUTPUT")}
 
 
@@ -53,27 +44,31 @@ def _ip(*words: str) -> None:
 
 
 class Stamps:
-    """When each attempt was alive, in seconds since the boot, as it has written itself."""
+    """When each attempt was alive, in seconds since the boot, as it has written itself; see ``lives``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
 
-    def task(self, *nodes: str, **fields: Any) -> dict[str, Any]:
-        """A task for these nodes that ends when ``end`` is called, and not by SIGTERM."""
-        command = [sys.executable, "-I", "-S", "-c", LIVES, str(self.folder), "end"]
-        resources = {"cpu": 0.1, "memory": "32Mi"}
+    def task(
+        self, *nodes: str, code: int = 0, every_s: float = 0.05, lasts_s: float = 0, **fields: Any
+    ) -> dict[str, Any]:
+        """A task for these nodes. It ends when ``end`` is called, or after ``lasts_s``; not by SIGTERM."""
+        told = [str(self.folder), str(code), str(every_s), str(lasts_s)]
+        command = [sys.executable, "-I", "-S", "-c", LIVES, *told]
+        resources = {"cpu": 0.05, "memory": "32Mi"}
         where = {"node": list(nodes)}
         return {"runtime": "process", "command": command, "resources": resources, "where": where, **fields}
 
-    def end(self, attempt: str = "") -> None:
-        """Have all end with code 0, or one, ``TASK.INDEX.NUMBER``, with 7."""
-        (self.folder / (f"{attempt}.end" if attempt else "end")).touch()
+    def end(self, what: str = "") -> None:
+        """Have all end, or a ``TASK``, each with its code, or one attempt, ``TASK.INDEX.NUMBER``, with 7."""
+        (self.folder / (f"{what}.end" if what else "end")).touch()
+
+    def life(self, task: str, attempt: int, index: int = 0) -> Life:
+        return read_life(self.folder / f"{task}.{index}.{attempt}")
 
     def of(self, task: str, attempt: int, index: int = 0) -> list[float]:
-        """The last line may be half written by a process that was killed."""
-        path = self.folder / f"{task}.{index}.{attempt}"
-        return [float(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+        return self.life(task, attempt, index).stamps
 
     def attempts(self, task: str, index: int = 0) -> list[int]:
         return sorted(int(path.suffix[1:]) for path in self.folder.glob(f"{task}.{index}.*[0-9]"))
@@ -92,14 +87,17 @@ class Machine:
         self.space = space
         self.home = fleet.folder / name
         self._link, self._mounts = fleet.join_link, fleet.mounts
+        self.environ: dict[str, str] = {}
+        self.within: list[str] = []
+        """The beginning of a command that runs as the agent is to."""
         self.agent: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Its agent; the first time it joins."""
         self.home.mkdir(mode=0o700, exist_ok=True)
         allowed = {"TOWLINE_ALLOWED_MOUNTS": self._mounts}
-        environ = {**os.environ, **allowed, "TOWLINE_NODE_NAME": self.name}
-        argv = [*entered(self.space), *PYTHON, "agent", "--home", str(self.home)]
+        environ = {**os.environ, **allowed, "TOWLINE_NODE_NAME": self.name, **self.environ}
+        argv = [*entered(self.space), *self.within, *PYTHON, "agent", "--home", str(self.home)]
         fds: tuple[int, ...] = ()
         if not (self.home / "node" / "membership").is_dir():
             fds = (readable(self._link()),)
@@ -114,6 +112,12 @@ class Machine:
     def cut_off(self, ways: str = "both") -> None:
         for chain in WAYS[ways]:
             subprocess.run([*entered(self.space), "iptables", "-A", chain, "-j", "DROP"], check=True)
+
+    def lose(self, share: float) -> None:
+        """Of all packets, each way."""
+        words = ["-m", "statistic", "--mode", "random", "--probability", str(share), "-j", "DROP"]
+        for chain in WAYS["both"]:
+            subprocess.run([*entered(self.space), "iptables", "-A", chain, *words], check=True)
 
     def heal(self) -> None:
         subprocess.run([*entered(self.space), "iptables", "-F"], check=True)
@@ -132,7 +136,7 @@ class Machine:
     def die(self) -> None:
         """As with its power: everything at once, and again for what was just being started."""
         home = Home(self.home, self.home)
-        while pids := [*self.pids("agent", "keeper", "supervisor"), *home.payloads()]:
+        while pids := [*self.pids("agent", "keeper", "supervisor"), *home.payloads(), *home.contained()]:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -147,11 +151,13 @@ class Fleet:
         """``mounts``: the folders that jobs may mount, as in a PATH."""
         self.folder = Path(tempfile.mkdtemp(prefix="tow-"))
         guard.watch(self.folder)
-        self._prefix = f"tow{os.getpid()}"
+        self._prefix = f"tow{os.getpid()}-{next(_numbers)}"
         self._environ = {**environ, "TOWLINE_ALLOWED_MOUNTS": mounts}
         self.mounts = mounts
         self._spaces: list[str] = []
         self.machines: dict[str, Machine] = {}
+        self.submitted: dict[str, dict[str, dict[str, Any]]] = {}
+        """The tasks of each job."""
         self.server: subprocess.Popen[bytes] | None = None
         home = self.folder / "s"
         home.mkdir(mode=0o700)
@@ -203,20 +209,26 @@ class Fleet:
 
     def join(self, *names: str) -> list[Machine]:
         """New nodes, side by side; returns when all are ready."""
-        made: list[Machine] = []
-        for name in names:
-            at = len(self._spaces)
-            space = self._space(str(at))
-            inner, outer = f"n{at}", f"h{at}"
-            _ip("-n", self.hub, "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", space)
-            _ip("-n", self.hub, "link", "set", outer, "master", "hub", "up")
-            _ip("-n", space, "addr", "add", f"10.99.1.{at}/16", "dev", inner)
-            _ip("-n", space, "link", "set", inner, "up")
-            machine = self.machines[name] = Machine(name, self, space)
+        return self.start(*map(self.make, names))
+
+    def start(self, *machines: Machine) -> list[Machine]:
+        for machine in machines:
             machine.start()
-            made.append(machine)
+        names = [machine.name for machine in machines]
         until(lambda: all(self.state(name) == "ready" for name in names), f"{names} to be ready")
-        return made
+        return list(machines)
+
+    def make(self, name: str) -> Machine:
+        """One that is not started yet, on the bridge."""
+        at = len(self._spaces)
+        space = self._space(str(at))
+        inner, outer = f"n{at}", f"h{at}"
+        _ip("-n", self.hub, "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", space)
+        _ip("-n", self.hub, "link", "set", outer, "master", "hub", "up")
+        _ip("-n", space, "addr", "add", f"10.99.1.{at}/16", "dev", inner)
+        _ip("-n", space, "link", "set", inner, "up")
+        self.machines[name] = Machine(name, self, space)
+        return self.machines[name]
 
     # --- what it says -------------------------------------------------------------------------------
     def get(self, path: str, **query: Any) -> Any:
@@ -241,7 +253,9 @@ class Fleet:
         headers = {} if key is None else {"idempotency-key": key}
         answer = self.http.post("/v1/jobs", json=body, headers=headers)
         assert answer.status_code in (200, 201), answer.text
-        return str(answer.json()["id"])
+        job = str(answer.json()["id"])
+        self.submitted[job] = tasks
+        return job
 
     def attempts(self, job: str, task: str) -> list[dict[str, Any]]:
         """Of all its elements, by element and number."""

@@ -35,6 +35,7 @@ from towline.agent.cluster.opening import discard, first_of
 from towline.agent.cluster.shipping import Shipper
 from towline.agent.fetching.serving import ArtifactsServing
 from towline.agent.images import NodeImages
+from towline.agent.room import Room
 from towline.agent.supervision import kernel
 from towline.core.agent import events as on
 from towline.core.agent.machine import AgentMachine
@@ -155,6 +156,7 @@ class Link:
         usage: NodeUsage | None = None,
         lease: NodeLease | None = None,
         shipper: Shipper | None = None,
+        room: Room | None = None,
     ) -> None:
         self._dial = dial
         self._identity = identity
@@ -167,6 +169,7 @@ class Link:
         self._further = further
         self._usage = usage
         self._lease = lease
+        self._room = room
         self._hello_ms = 0
         self._beat_s = HEARTBEAT_S
         self._shipper = shipper
@@ -201,7 +204,7 @@ class Link:
                 memory_bytes=room.memory_bytes,
                 pids=room.pids,
                 labels=me.labels,
-                runtimes=me.runtimes,
+                runtimes=me.runtimes if self._room is None else self._room.limit(me.runtimes),
                 known=known,
                 gpus=me.gpus,
                 taints=me.taints,
@@ -375,7 +378,9 @@ class Link:
                 self.drop(f"nothing was heard on it for {silence_s:.0f} s")
             else:
                 self._look_at_silence(silence_s)
-            if self._welcomed:
+            if self._welcomed and self._room is not None and self._room.look():
+                self.drop(f"to say that {self._room.problem or 'the disk has room again'}")
+            elif self._welcomed:
                 self.say(wire.Heartbeat(sent_boottime_ms=kernel.boottime_ms()))
                 self._executor.tell(on.Tick())
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from towline.agent.images import NodeImages, Pulling
 from towline.agent.keeper import lock_is_free
 from towline.agent.link import Identity, Link
 from towline.agent.prepare import Preparer
+from towline.agent.room import Room
 from towline.agent.settings import Settings
 from towline.agent.supervisor_client import SupervisorClient
 from towline.build import build
@@ -154,7 +155,12 @@ class Agent:
         )
         self._preparer.isolation = oci.isolation
         probes = probes_of(oci.probe, found.probe)
-        identity = await asyncio.to_thread(identify, self._settings, self._gpus, probes)
+        leased = ["process", *([] if oci.probe.problem is not None else ["oci"])]
+        if self._settings.local:
+            leased = []
+        identity = await asyncio.to_thread(identify, self._settings, self._gpus, probes, leased)
+        room = Room(self._settings.node_dir)
+        room.look()
         link = Link(
             self._dial(identity.id),
             identity,
@@ -167,6 +173,7 @@ class Agent:
             capacity.NodeUsage(self._settings.node_dir, self._machine),
             self._lease,
             self._shipper(),
+            room,
         )
         self._docker.supervisor = self._supervisor
         self._executor.attach(link, self._docker)
@@ -230,8 +237,11 @@ def _newer(theirs: str, ours: str) -> bool:
     return theirs != ours and theirs == build.__wrapped__()
 
 
-def identify(settings: Settings, gpus: LocalGpus, containers: list[Probe]) -> Identity:
-    """Who this node is and what it has. Blocks some milliseconds: it asks crun for its version."""
+def identify(
+    settings: Settings, gpus: LocalGpus, containers: list[Probe], leased: Sequence[str] = ()
+) -> Identity:
+    """Who this node is and what it has; ``leased`` are the runtimes that end with the node lease. Blocks some
+    milliseconds: it asks crun for its version."""
     room = capacity.measure()
     probes = [process.probe(), *containers]
     return Identity(
@@ -249,7 +259,7 @@ def identify(settings: Settings, gpus: LocalGpus, containers: list[Probe]) -> Id
         runtimes=capacity.runtimes(probes),
         gpus=gpus.rows,
         taints=settings.taints,
-        protects=capacity.protections(probes),
+        protects=capacity.protections(probes, leased),
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+PROTECTION = "lease"
+"""Among what a runtime of a node protects: keeper and supervisor can end its attempts with the node lease."""
 DRIFT_MS = 1_000
 """What clocks may drift apart in one lease, and a kill may take."""
 LEADERSHIP_MS = 5_000

@@ -302,3 +302,18 @@ def test_what_ended_with_its_lease_is_tried_again_as_lost(cut_off: tuple[Driver,
     driver.step(Report(node=node, updates=(update,)))
     assert driver.starts() == ["j1-1-0-2"]
     assert driver.element(0, task=1).losses == 1
+
+
+def test_under_stop_nothing_goes_to_a_node_that_cannot_end_it_with_its_lease() -> None:
+    """Such as one whose agent is of a version before node leases."""
+    driver = Driver(node_row("old", protects=()), silence=LEASED)
+    driver.submit(stop=task(on_disconnect="stop"), keep=task())
+    assert driver.starts() == ["j1-1-0-1"]
+    why = driver.pool.explain("j1", "stop", 0)
+    assert "by a node lease, as on_disconnect: stop needs" in str(why)
+    driver.join(node_row("new"))
+    driver.tick(1)
+    assert driver.starts() == ["j1-0-0-1"]
+    alone = Driver(node_row("old", protects=()))
+    alone.submit(stop=task(on_disconnect="stop"))
+    assert alone.starts() == ["j1-0-0-1"], "one machine alone has no lease"

@@ -1,4 +1,4 @@
-"""Where artifacts cannot move between nodes, a task with inputs has to run where they are."""
+"""What the nodes of a cluster cannot do: take inputs from another one, and end an Engine's containers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from towline.model.job import JobSpec, TaskSpec
 
 async def check_together(spec: JobSpec) -> None:
     """Raises InvalidDocument for tasks whose inputs may have been written on another node: they would find
-    them empty, and nobody would be told."""
-    problems = list(_problems(spec))
+    them empty, and nobody would be told. And for those that no node could end in time: they would wait."""
+    problems = [*_apart(spec), *_unended(spec)]
     if problems:
         raise InvalidDocument(problems)
 
 
-def _problems(spec: JobSpec) -> Iterator[Problem]:
+def _apart(spec: JobSpec) -> Iterator[Problem]:
     for name, task in spec.tasks.items():
         together = [name, *task.inputs]
         nodes = {_pinned(spec.tasks[other]) for other in together}
@@ -25,6 +25,17 @@ def _problems(spec: JobSpec) -> Iterator[Problem]:
                 f"tasks.{name}.inputs",
                 "outputs do not move between the nodes of a cluster yet, and these may be written on another",
                 f"give {', '.join(together)} the same where: {{node: NAME}}",
+            )
+
+
+def _unended(spec: JobSpec) -> Iterator[Problem]:
+    for name, task in spec.tasks.items():
+        if task.runtime == "docker" and task.on_disconnect == "stop":
+            yield Problem(
+                f"tasks.{name}.on_disconnect",
+                "the docker runtime cannot keep stop in a cluster: the Engine runs the container, and "
+                "nothing on a node that is cut off could end it for certain",
+                "take the runtime oci, or on_disconnect: keep or wait",
             )
 
 
