@@ -381,7 +381,12 @@ class Link:
             if self._welcomed and self._room is not None and self._room.look():
                 self.drop(f"to say that {self._room.problem or 'the disk has room again'}")
             elif self._welcomed:
-                self.say(wire.Heartbeat(sent_boottime_ms=kernel.boottime_ms()))
+                self.say(
+                    wire.Heartbeat(
+                        sent_boottime_ms=kernel.boottime_ms(),
+                        lease_term=0 if self._lease is None else self._lease.term,
+                    )
+                )
                 self._executor.tell(on.Tick())
 
     def _look_at_silence(self, silence_s: float) -> None:
@@ -433,6 +438,9 @@ class Link:
                     self.drop(f"it leads to a leader of the older term {message.term}")
                 elif self._lease is not None:
                     self._lease.answered(message.term, message.sent_boottime_ms)
+            case wire.Maintenance():
+                if self._lease is not None:
+                    self._lease.maintained(message.term, message.lease_ms)
             case wire.ReadLog():
                 self.say(read_log(message, self._output_dir, executor.machine.is_live(message.attempt)))
             case LogAck():

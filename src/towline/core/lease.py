@@ -67,11 +67,12 @@ class Silence(NamedTuple):
     keep_ms: int = 25_000
     leased: bool = False
 
-    def after_ms(self, on_disconnect: str) -> int | None:
-        """After how long an attempt counts as lost; None: not before its node is back or given up."""
+    def after_ms(self, on_disconnect: str, longer_ms: int = 0) -> int | None:
+        """After how long an attempt counts as lost; None: not before its node is back or given up.
+        ``longer_ms``: how much longer than usual its node's lease may last."""
         if on_disconnect == "keep":
             return self.keep_ms
-        return self.lost_after_ms if on_disconnect == "stop" and self.leased else None
+        return self.lost_after_ms + longer_ms if on_disconnect == "stop" and self.leased else None
 
     @property
     def first_ms(self) -> int:

@@ -85,6 +85,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node that is silent for so long is lost, and what has on_disconnect: stop runs elsewhere."""
     lost_after_keep: str = ""
     """After so long what has on_disconnect: keep runs elsewhere; empty: as lost_after."""
+    maintenance: str = "10m"
+    """Where the server is stopped, what has on_disconnect: stop goes on for so long."""
     reconnect: str = "3s"
     """How long all nodes together take to be back after a new start of the server."""
     backoff_first_ms: Count = 50
@@ -93,7 +95,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         _ = self.usage_half_life_ms, self.retention_logs_bytes, self.targets
-        _ = self.lease, self.heartbeat_ms, self.silence, self.lease_warning
+        _ = self.lease, self.heartbeat_ms, self.silence, self.lease_warning, self.maintenance_ms
         for name in ("listen", "address"):
             if getattr(self, name):
                 host_and_port(getattr(self, name), name)
@@ -129,6 +131,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         lease_ms, reconnect_ms = self._time_ms("node_lease"), self._time_ms("reconnect")
         found = too_short_for_a_takeover(lease_ms, reconnect_ms, self.heartbeat_ms)
         return found if self.listen else None
+
+    @property
+    def maintenance_ms(self) -> int:
+        """Raises ValueError."""
+        return self._time_ms("maintenance")
 
     @property
     def silence(self) -> Silence:

@@ -300,6 +300,30 @@ async def test_a_flood_of_a_further_command_does_not_delay_what_is_urgent(agent:
         assert await line.hear(ExecSaid) == flood[0]
 
 
+async def test_a_server_that_stops_lengthens_the_lease_and_the_next_one_shortens_it(
+    agent: Agent, leader: Leader
+) -> None:
+    agent.supervised()
+    times = wire.LeaseTimes(lease_ms=5_000, grace_ms=100)
+    line = await leader.accept()
+    await line.hear(wire.Hello)
+    await line.say(wire.Welcome(version=wire.VERSION, build="build", term=1, heartbeat_ms=100, lease=times))
+    assert (await line.hear(wire.Heartbeat)).lease_term == 1
+    before = agent.lease.read()
+    await line.say(wire.Maintenance(term=1, lease_ms=600_000))
+    while agent.lease.read().until_ms < before.until_ms + 500_000:
+        await line.hear(wire.Heartbeat)
+    assert agent.lease.read().since_ms == before.since_ms, "what was ordered before may start still"
+    await line.close()
+    line = await leader.accept()
+    await line.hear(wire.Hello)
+    await line.say(wire.Welcome(version=wire.VERSION, build="build", term=2, heartbeat_ms=100, lease=times))
+    while (await line.hear(wire.Heartbeat)).lease_term != 2:
+        continue
+    assert agent.lease.read().until_ms < kernel.boottime_ms() + 5_000
+    assert agent.lease.read().since_ms == before.since_ms
+
+
 async def test_another_link_is_opened_beside_a_silent_one_and_takes_its_place(
     agent: Agent, leader: Leader
 ) -> None:
