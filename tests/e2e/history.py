@@ -7,6 +7,7 @@ broken = judge(history)                  # a sentence for each promise that was 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from tests.e2e.lives import Life
 
 ENDED = ("succeeded", "failed", "cancelled", "skipped")
 OF_LOST = ("node_lost", "lease_expired", "supervision_lost")
+PATIENCE_S = 60.0
 _COUNT = re.compile(rb"(?:\d+\n)*")
 
 
@@ -60,6 +62,14 @@ def gather(fleet: Fleet, stamps: Stamps, jobs: Collection[str]) -> History:
         elements=elements,
         left=[*_left(fleet)],
     )
+
+
+def settled(fleet: Fleet, stamps: Stamps, jobs: Collection[str]) -> History:
+    """As ``gather``, once nothing is left over, or after a long wait for that."""
+    until_s = time.monotonic() + PATIENCE_S
+    while (history := gather(fleet, stamps, jobs)).left and time.monotonic() < until_s:
+        time.sleep(0.5)
+    return history
 
 
 def _element(

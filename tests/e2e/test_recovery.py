@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from tests.e2e import faults
 from tests.e2e.fleet import Fleet, Stamps
-from tests.e2e.history import gather, judge
+from tests.e2e.history import judge, settled
 from tests.e2e.home import until
 
 SEED = faults.seed()
@@ -169,7 +169,6 @@ def test_with_a_short_lost_after_keep_it_runs_elsewhere_soon(episode: Episode) -
 
 
 def test_every_promise_is_kept(episode: Episode) -> None:
-    until(lambda: not gather(episode.fleet, episode.stamps, [episode.job]).left, "nothing to be left over")
-    broken = judge(gather(episode.fleet, episode.stamps, [episode.job]), lost=NODES)
+    broken = judge(settled(episode.fleet, episode.stamps, [episode.job]), lost=NODES)
     assert not broken
     assert episode.fleet.get(f"/v1/jobs/{episode.job}")["state"] == "succeeded"
