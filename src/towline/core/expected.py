@@ -156,9 +156,12 @@ class Lengths:
     def version(self, kinds: Sequence[Key]) -> int:
         """Rises when ``expected`` for these kinds may have changed: whoever keeps an answer asks this."""
         found = self._records.get
-        return self._records[()].version + sum(
-            record.version for kind in kinds if (record := found(kind)) is not None
-        )
+        version = self._records[()].version
+        for kind in kinds:
+            record = found(kind)
+            if record is not None:
+                version += record.version
+        return version
 
     def expected(self, kinds: Sequence[Key], stated_ms: int | None, limit_ms: int | None) -> Expected | None:
         """``stated_ms``: the task's own ``expect``, which is believed until an attempt outlives it.
