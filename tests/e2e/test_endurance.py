@@ -91,13 +91,7 @@ def _unfold(fleet: Fleet, stamps: Stamps) -> Story:
     third = fleet.submit("after", **{"after-small": stamps.task("small", lasts_s=0.1)})
     until(lambda: _ended(fleet, third, "after-small"), "the node with room again to work")
 
-    # The server's disk is full: it refuses, says why, and goes on by itself.
-    server_disk.fill()
-    told["server"] = until(lambda: _refused(fleet, stamps), "a submission to be refused")
-    server_disk.free()
-    fourth = until(lambda: _accepted(fleet, stamps), "a submission to be taken again")
-    until(lambda: all(fleet.state(name) == "ready" for name in STEADY), "its nodes to be back")
-    until(lambda: _ended(fleet, fourth, "room"), "that to end")
+    told["server"], fourth = _fill_server(fleet, stamps, server_disk)
 
     # There is no server for a long time, in which some of the work ends.
     alone = {f"alone-{name}": stamps.task(name, array=ENDED_ALONE, code=3) for name in STEADY}
@@ -118,6 +112,17 @@ def _unfold(fleet: Fleet, stamps: Stamps) -> Story:
     jobs = [first, second, third, fourth, fifth]
     until(lambda: all(fleet.get(f"/v1/jobs/{job}")["ended_at"] for job in jobs), "all jobs to end")
     return Story(fleet, stamps, jobs, elsewhere_s, told)
+
+
+def _fill_server(fleet: Fleet, stamps: Stamps, disk: faults.Disk) -> tuple[str, str]:
+    """Its disk is full: it refuses, and goes on by itself. Returns what it said, and the job taken then."""
+    disk.fill()
+    said = until(lambda: _refused(fleet, stamps), "a submission to be refused")
+    disk.free()
+    job = until(lambda: _accepted(fleet, stamps), "a submission to be taken again")
+    until(lambda: all(fleet.state(name) == "ready" for name in STEADY), "its nodes to be back")
+    until(lambda: _ended(fleet, job, "room"), "that to end")
+    return said, job
 
 
 def _ended(fleet: Fleet, job: str, *tasks: str) -> bool:

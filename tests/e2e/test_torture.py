@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -38,18 +40,52 @@ class Torture:
     """What may be done to a cluster; each does it, waits a while, and takes it back."""
 
     def __init__(self, fleet: Fleet, chance: random.Random) -> None:
+        self.server_disk = faults.Disk(fleet.home, 200)
+        fleet.serve()
         self.fleet = fleet
-        self.chance = chance
+        self._order = chance
+        self._local = threading.local()
+        self._one_at_a_time = threading.Lock()
         self.machines = [fleet.make(name) for name in NODES]
         self.disks = {machine.name: faults.Disk(machine.home, 48) for machine in self.machines}
         self.clocks = {machine.name: faults.Clock(machine) for machine in self.machines}
+        self._waiting: list[Callable[[Machine], str]] = []
+        self._called = 0
         fleet.start(*self.machines)
 
     def faults(self) -> list[Callable[[Machine], str]]:
-        return [
-            self.cut, self.flap, self.lose, self.freeze, self.kill, self.power, self.fill, self.jump,
-            self.drain, self.kill_server, self.stop_server, self.freeze_server,
-        ]  # fmt: skip
+        of_nodes = [self.cut, self.flap, self.lose, self.freeze, self.kill, self.power, self.fill, self.jump]
+        return [*of_nodes, *self.of_server()]
+
+    def of_server(self) -> list[Callable[[Machine], str]]:
+        """These are about the server, or need one."""
+        return [self.kill_server, self.stop_server, self.freeze_server, self.fill_server, self.drain]
+
+    def one(self) -> str:
+        """One of them, or on every third call two at once, on two machines."""
+        self._called += 1
+        machines = self._order.sample(self.machines, k=2 if self._called % 3 == 0 else 1)
+        with ThreadPoolExecutor() as threads:
+            strikes = [
+                threads.submit(self._strike, self._next(), each, self._order.random()) for each in machines
+            ]
+            return " and ".join(strike.result() for strike in strikes)
+
+    def _next(self) -> Callable[[Machine], str]:
+        self._waiting = self._waiting or self._order.sample(self.faults(), k=len(self.faults()))
+        return self._waiting.pop()
+
+    def _strike(self, fault: Callable[[Machine], str], machine: Machine, seed: float) -> str:
+        self._local.chance = random.Random(seed)
+        if fault not in self.of_server():
+            return f"{machine.name} {fault(machine)}"
+        with self._one_at_a_time:
+            return fault(machine)
+
+    @property
+    def chance(self) -> random.Random:
+        """Of this thread, so that a seed stands for the same faults whatever threads there are."""
+        return self._local.chance
 
     def _while(self) -> float:
         lasted_s = self.chance.uniform(0.3, LONGEST_S)
@@ -112,7 +148,7 @@ class Torture:
         assert drained.status_code == 200, drained.text
         lasted_s = self._while()
         assert self.fleet.http.post(f"/v1/nodes/{machine.name}/undrain").status_code == 200
-        return f"drained for {lasted_s:.1f} s"
+        return f"{machine.name} drained for {lasted_s:.1f} s"
 
     def kill_server(self, _: Machine) -> str:
         self.fleet.kill_server()
@@ -127,6 +163,12 @@ class Torture:
         lasted_s = self._while()
         self.fleet.serve()
         return f"server stopped for {lasted_s:.1f} s"
+
+    def fill_server(self, _: Machine) -> str:
+        self.server_disk.fill()
+        lasted_s = self._while()
+        self.server_disk.free()
+        return f"server's disk full for {lasted_s:.1f} s"
 
     def freeze_server(self, _: Machine) -> str:
         assert self.fleet.server is not None
@@ -153,21 +195,17 @@ def test_random_faults_break_no_promise(fleet: Fleet, tmp_path_factory: pytest.T
     print(f"TOWLINE_SEED={seed}")  # noqa: T201
     chance = random.Random(seed)
     stamps = Stamps(tmp_path_factory.mktemp("shared") / "stamps")
-    fleet.serve()
     torture = Torture(fleet, chance)
-    waiting: list[Callable[[Machine], str]] = []
     for number in range(FAULTS):
-        waiting = waiting or chance.sample(torture.faults(), k=len(torture.faults()))
         tasks = {f"{policy}{number}": _task(stamps, chance, policy) for policy in POLICIES}
         job = fleet.submit(f"round{number}", key=f"round{number}", **tasks)
         until(lambda: any(stamps.attempts(name) for name in tasks), "something to run")  # noqa: B023
-        machine = chance.choice(torture.machines)
-        told = waiting.pop()(machine)
+        told = torture.one()
         until(lambda: all(fleet.state(name) == "ready" for name in NODES), "all nodes to be back")
         until(lambda: fleet.get(f"/v1/jobs/{job}")["ended_at"], "the job to end")  # noqa: B023
         broken = judge(settled(fleet, stamps, [job]))
         verdict = "; ".join(broken) or "all promises kept"
-        print(f"fault {number} on {machine.name}: {told}: {verdict}", flush=True)  # noqa: T201
+        print(f"fault {number}: {told}: {verdict}", flush=True)  # noqa: T201
         assert not broken, f"TOWLINE_SEED={seed}, fault {number}: {told}"
 
 

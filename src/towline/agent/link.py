@@ -9,9 +9,7 @@ else to send.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,15 +25,15 @@ from websockets.exceptions import InvalidHandshake, InvalidMessage
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
-from towline import logs
 from towline.agent.capacity import Capacity, NodeUsage
 from towline.agent.cluster.dialing import Dial
 from towline.agent.cluster.leasing import NodeLease
 from towline.agent.cluster.opening import discard, first_of
+from towline.agent.cluster.room import Room
 from towline.agent.cluster.shipping import Shipper
+from towline.agent.fetching.output import read_log
 from towline.agent.fetching.serving import ArtifactsServing
 from towline.agent.images import NodeImages
-from towline.agent.room import Room
 from towline.agent.supervision import kernel
 from towline.core.agent import events as on
 from towline.core.agent.machine import AgentMachine
@@ -59,12 +57,9 @@ OPEN_TIMEOUT_S = 30.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.5
 MAX_FRAME_BYTES = 128 * 1024**2
-MAX_READ_BYTES = 1024**2
 SHIPPED_AT_ONCE = 4
 UNSENT_BYTES = 128 * 1024
 """What the kernel takes of us before it can send it: a report waits behind no more than that."""
-
-_ATTEMPT = re.compile(r"[A-Za-z0-9-]{1,200}\Z")
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -478,24 +473,3 @@ class Link:
             return
         self._retry_s = message.retry_ms / 1000
         self.drop(f"refused for now: {message.message}")
-
-
-def read_log(order: wire.ReadLog, output_dir: str, live: bool) -> wire.LogChunk:
-    """A piece of an attempt's output. ``live`` was asked before the read: more may follow if it holds."""
-    directory = os.path.join(output_dir, order.attempt)  # noqa: PTH118
-    offset, error = order.offset, None
-    data: bytes = b""
-    index: tuple[tuple[int, int], ...] = ()
-    end = True
-    if not _ATTEMPT.match(order.attempt):
-        error = f"{order.attempt[:200]!r} is no attempt's id"
-    else:
-        try:
-            data, index, end = logs.read(directory, order.stream, offset, min(order.limit, MAX_READ_BYTES))
-            if offset < 0:
-                offset = index[0][0] if index else logs.size(directory, order.stream)
-        except (OSError, ValueError) as problem:
-            error = str(problem)
-    return wire.LogChunk(
-        request=order.request, offset=offset, data=data, index=index, end=end and not live, error=error
-    )

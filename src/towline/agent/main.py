@@ -22,6 +22,7 @@ from towline.agent import capacity
 from towline.agent.artifacts import Artifacts
 from towline.agent.cluster.dialing import Dial, dial_cluster, dial_socket
 from towline.agent.cluster.leasing import NodeLease
+from towline.agent.cluster.room import Room
 from towline.agent.cluster.shipping import Shipper
 from towline.agent.devices import LocalGpus, find_gpus
 from towline.agent.docker.side import DockerSide, probes_of
@@ -31,7 +32,6 @@ from towline.agent.images import NodeImages, Pulling
 from towline.agent.keeper import lock_is_free
 from towline.agent.link import Identity, Link
 from towline.agent.prepare import Preparer
-from towline.agent.room import Room
 from towline.agent.settings import Settings
 from towline.agent.supervisor_client import SupervisorClient
 from towline.build import build

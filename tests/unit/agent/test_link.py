@@ -18,7 +18,8 @@ from towline.agent.cluster.dialing import dial_socket
 from towline.agent.cluster.leasing import NodeLease
 from towline.agent.cluster.opening import first_of
 from towline.agent.executor import Executor
-from towline.agent.link import Identity, Link, read_log
+from towline.agent.fetching.output import read_log
+from towline.agent.link import Identity, Link
 from towline.agent.prepare import Preparer
 from towline.agent.supervision import kernel
 from towline.agent.supervision.leasing.files import LeaseFile

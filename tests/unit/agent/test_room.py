@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from towline.agent.room import ENOUGH_BYTES, ENOUGH_INODES, LOW_BYTES, LOW_INODES, Room
+from towline.agent.cluster.room import ENOUGH_BYTES, ENOUGH_INODES, LOW_BYTES, LOW_INODES, Room
 
 
 @pytest.fixture
