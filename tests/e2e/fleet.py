@@ -163,7 +163,7 @@ class Fleet:
         home.mkdir(mode=0o700)
         self.home = home
         self.http = httpx2.Client(
-            transport=httpx2.HTTPTransport(uds=str(home / "tow.sock")), base_url="http://towline", timeout=30
+            transport=httpx2.HTTPTransport(uds=str(home / "tow.sock")), base_url="http://towline", timeout=120
         )
         self.hub = self._space("s")
         _ip("-n", self.hub, "link", "add", "hub", "type", "bridge")
@@ -187,6 +187,10 @@ class Fleet:
                 [*argv, "--listen", "10.99.0.1:7443"],
                 env={**os.environ, **self._environ}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
+        self.lead()
+
+    def lead(self) -> None:
+        """Wait until it takes requests."""
         until(self._is_ready, "the server to be ready")
 
     def _is_ready(self) -> bool:

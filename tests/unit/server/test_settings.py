@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from towline.errors import WrongSetting
+from towline.launch import main
 from towline.server.settings import host_and_port, read_settings
 
 
@@ -96,3 +97,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, toml: str, environ: dict[str, st
     (tmp_path / "server.toml").write_text(toml)
     with pytest.raises(WrongSetting, match=words):
         read_settings(tmp_path, environ)
+
+
+def test_wrong_settings_end_a_server_with_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOWLINE_NODE_LEASE", "30s")
+    assert main(["server", "--home", str(tmp_path)]) == 2
+    assert "node_lease (30 s) + lease_grace (3 s)" in capfd.readouterr().err

@@ -168,6 +168,7 @@ class Torture:
         self.server_disk.fill()
         lasted_s = self._while()
         self.server_disk.free()
+        self.fleet.lead()
         return f"server's disk full for {lasted_s:.1f} s"
 
     def freeze_server(self, _: Machine) -> str:
@@ -175,6 +176,7 @@ class Torture:
         self.fleet.server.send_signal(signal.SIGSTOP)
         lasted_s = self._while()
         self.fleet.server.send_signal(signal.SIGCONT)
+        self.fleet.lead()
         return f"server frozen for {lasted_s:.1f} s"
 
 
