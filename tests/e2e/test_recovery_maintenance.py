@@ -25,9 +25,6 @@ def fleet() -> Iterator[Fleet]:
     made = Fleet({**SHORT, "TOWLINE_MAINTENANCE": f"{LONGER_S}s"})
     try:
         yield made
-    except BaseException:
-        print(made.situation())  # noqa: T201 - shown where the test fails
-        raise
     finally:
         made.close()
 

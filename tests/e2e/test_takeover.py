@@ -40,9 +40,6 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     made = Fleet(PATIENT, str(tmp_path))
     try:
         yield made
-    except BaseException:
-        print(made.situation())  # noqa: T201 - shown where the test fails
-        raise
     finally:
         made.close()
 
