@@ -22,10 +22,11 @@ import time
 from functools import cache
 from pathlib import Path
 
+from towline.cli.dev.network import NETWORK, remove_network
+from towline.cli.dev.remains import remove_cgroups_named, unmount_below
 from towline.runtime.cgroups import cgroup_name
 
 ROOT = Path(__file__).parents[1]
-NETNS = "netns"
 _PATIENCE_S = 20.0
 _LOOK_S = 0.02
 _NAMED_IN = (b"TOW_OUT=", b"TOWLINE_HOME=")
@@ -72,9 +73,9 @@ def _end(folder: str) -> list[int]:
                 os.kill(pid, signal.SIGKILL)
         killed += [pid for pid in found if pid not in killed]
         time.sleep(_LOOK_S)
-    _unmount(folder)
+    unmount_below(folder)
     _remove_cgroups(folder)
-    _remove_spaces(folder)
+    remove_network(Path(folder, NETWORK))
     shutil.rmtree(folder, ignore_errors=True)
     return killed
 
@@ -99,30 +100,11 @@ def _processes_of(folder: str) -> list[int]:
     return found
 
 
-def _unmount(folder: str) -> None:
-    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-        target = line.split()[4]
-        if target == folder or target.startswith(f"{folder}/"):
-            subprocess.run(["umount", "--lazy", target], check=False, capture_output=True)
-
-
 def _remove_cgroups(folder: str) -> None:
     """Those of containers whose engine was killed, whose names are in its data, and of a node's attempts."""
     containers = [*Path(folder, "data").glob("containers/*/"), *Path(folder, "data").glob("*-containers/*/")]
     names = tuple(path.name for path in containers)
-    suffix = cgroup_name("", folder)
-    for top, _, _ in os.walk("/sys/fs/cgroup", topdown=False):
-        name = os.path.basename(top)  # noqa: PTH119
-        if name.endswith((suffix, *names)):
-            with contextlib.suppress(OSError):
-                os.rmdir(top)  # noqa: PTH106
-
-
-def _remove_spaces(folder: str) -> None:
-    """The network namespaces that are named in its file ``netns``."""
-    with contextlib.suppress(OSError):
-        for space in Path(folder, NETNS).read_text().split():
-            subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)
+    remove_cgroups_named(cgroup_name("", folder), *names)
 
 
 def main() -> None:

@@ -144,20 +144,11 @@ async def _serve(settings: Settings, *, with_agent: bool) -> int:
     if agent is not None:
         agent.ensure()
     set_up_logging()
-    _warn(settings)
     try:
         await _build_and_run(settings, listener, agent)
     finally:
         lease.release()
     return 0
-
-
-def _warn(settings: Settings) -> None:
-    """Of what goes together, but not well."""
-    if settings.lease_warning is not None:
-        import structlog
-
-        structlog.get_logger("server").warning("the settings together", problem=settings.lease_warning)
 
 
 async def _build_and_run(settings: Settings, listener: socket.socket, agent: AgentProcess | None) -> None:
@@ -298,11 +289,12 @@ def _remote(settings: Settings, app: ASGIApp, access: Access | None) -> Remote |
     from towline.server.access.authority import own_names
     from towline.server.access.guard import remote_door
     from towline.server.facts import NAMESPACE
-    from towline.server.process.home import bind_port
+    from towline.server.process.home import allow_many_files, bind_port
     from towline.server.process.local import Remote
     from towline.server.settings import host_and_port
 
     host, port = host_and_port(settings.listen, "listen")
+    allow_many_files()
     listener = bind_port(host, port)
     reached = [settings.reached_at()[0]] if settings.address else []
     names = own_names(host, [*reached, *settings.names])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests import guard
 from tests.containers import busybox_image as busybox_image
+from tests.e2e.clustered import CLUSTERED, ClusterHome, chosen
 from tests.e2e.fleet import Fleet
 from tests.e2e.home import Home, Maker
 
@@ -29,6 +30,13 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
+    if CLUSTERED:
+        clustered = ClusterHome(tmp_path)
+        try:
+            yield clustered
+        finally:
+            clustered.close()
+        return
     # Not below tmp_path: the name of a Unix socket has to be short.
     folder = Path(tempfile.mkdtemp(prefix="tow-"))
     guard.watch(folder)
@@ -39,6 +47,10 @@ def home(tmp_path: Path) -> Iterator[Home]:
         made.close()
         shutil.rmtree(folder)
         guard.forget(folder)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen(config, items)
 
 
 @pytest.fixture(params=RUNTIMES)

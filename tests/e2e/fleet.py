@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ipaddress
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.e2e.home import Home, until
 from tests.e2e.lives import LIVES, Life, read_life
 from tests.joining import readable
 
+from towline.cli.dev.network import NETWORK, Network, entered, free_subnet
 from towline.cli.doctor import processes_of
 
 PYTHON = [sys.executable, "-P", "-m", "towline.launch"]
@@ -35,12 +37,8 @@ SHORT = {
     "TOWLINE_LOST_AFTER_KEEP": "3s",
 }
 """Times of a cluster whose tests take seconds. The lease is long enough for a machine that stalls."""
-_numbers = count()
+SUBNET = ipaddress.ip_network("10.99.0.0/16")
 WAYS = {"in": ("INPUT",), "out": ("OUTPUT",), "both": ("INPUT", "OUTPUT")}
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
 class Stamps:
@@ -86,8 +84,9 @@ class Machine:
         self.name = name
         self.space = space
         self.home = fleet.folder / name
-        self._link, self._mounts = fleet.join_link, fleet.mounts
+        self._link, self._environ = fleet.join_link, fleet.environ
         self.environ: dict[str, str] = {}
+        """Of its own."""
         self.within: list[str] = []
         """The beginning of a command that runs as the agent is to."""
         self.agent: subprocess.Popen[bytes] | None = None
@@ -95,8 +94,7 @@ class Machine:
     def start(self) -> None:
         """Its agent; the first time it joins."""
         self.home.mkdir(mode=0o700, exist_ok=True)
-        allowed = {"TOWLINE_ALLOWED_MOUNTS": self._mounts}
-        environ = {**os.environ, **allowed, "TOWLINE_NODE_NAME": self.name, **self.environ}
+        environ = {**os.environ, **self._environ, "TOWLINE_NODE_NAME": self.name, **self.environ}
         argv = [*entered(self.space), *self.within, *PYTHON, "agent", "--home", str(self.home)]
         fds: tuple[int, ...] = ()
         if not (self.home / "node" / "membership").is_dir():
@@ -145,16 +143,14 @@ class Machine:
 
 
 class Fleet:
-    """A server in a namespace of its own. ``http`` asks it as an admin."""
+    """A server in a namespace of its own, or (``reachable``) on a bridge of this machine. ``http`` asks it as
+    an admin."""
 
-    def __init__(self, environ: dict[str, str] = SHORT, mounts: str = "") -> None:
-        """``mounts``: the folders that jobs may mount, as in a PATH."""
+    def __init__(self, environ: dict[str, str] = SHORT, mounts: str = "", *, reachable: bool = False) -> None:
+        """``environ`` is the server's and the nodes'; ``mounts``: what jobs may mount, as in a PATH."""
         self.folder = Path(tempfile.mkdtemp(prefix="tow-"))
         guard.watch(self.folder)
-        self._prefix = f"tow{os.getpid()}-{next(_numbers)}"
-        self._environ = {**environ, "TOWLINE_ALLOWED_MOUNTS": mounts}
-        self.mounts = mounts
-        self._spaces: list[str] = []
+        self.environ = {**environ, "TOWLINE_ALLOWED_MOUNTS": mounts}
         self.machines: dict[str, Machine] = {}
         self.submitted: dict[str, dict[str, dict[str, Any]]] = {}
         """The tasks of each job."""
@@ -165,27 +161,18 @@ class Fleet:
         self.http = httpx2.Client(
             transport=httpx2.HTTPTransport(uds=str(home / "tow.sock")), base_url="http://towline", timeout=120
         )
-        self.hub = self._space("s")
-        _ip("-n", self.hub, "link", "add", "hub", "type", "bridge")
-        _ip("-n", self.hub, "addr", "add", "10.99.0.1/16", "dev", "hub")
-        _ip("-n", self.hub, "link", "set", "hub", "up")
-
-    def _space(self, name: str) -> str:
-        space = f"{self._prefix}{name}"
-        with (self.folder / guard.NETNS).open("a") as file:
-            file.write(f"{space}\n")
-        _ip("netns", "add", space)
-        self._spaces.append(space)
-        _ip("-n", space, "link", "set", "lo", "up")
-        return space
+        subnet, hub = (free_subnet(), None) if reachable else (SUBNET, "s")
+        self._network = Network(f"tow{os.getpid()}", self.folder / NETWORK, subnet, hub)
+        self._network.open()
+        self.address = f"{self._network.address}:7443"
 
     def serve(self) -> None:
         """Start the server, and wait until it is ready."""
-        argv = [*entered(self.hub), *PYTHON, "server", "--home", str(self.home), "--without-agent"]
+        argv = [*entered(self._network.hub), *PYTHON, "server", "--home", str(self.home), "--without-agent"]
         with (self.home / "server.log").open("ab") as log:
             self.server = subprocess.Popen(
-                [*argv, "--listen", "10.99.0.1:7443"],
-                env={**os.environ, **self._environ}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                [*argv, "--listen", self.address],
+                env={**os.environ, **self.environ}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         self.lead()
 
@@ -207,7 +194,7 @@ class Fleet:
         self.server.wait()
 
     def join_link(self) -> str:
-        answer = self.http.post("/v1/tokens/join", json={"address": "10.99.0.1:7443"})
+        answer = self.http.post("/v1/tokens/join", json={"address": self.address})
         assert answer.status_code == 201, answer.text
         return str(answer.json()["link"])
 
@@ -224,14 +211,7 @@ class Fleet:
 
     def make(self, name: str) -> Machine:
         """One that is not started yet, on the bridge."""
-        at = len(self._spaces)
-        space = self._space(str(at))
-        inner, outer = f"n{at}", f"h{at}"
-        _ip("-n", self.hub, "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", space)
-        _ip("-n", self.hub, "link", "set", outer, "master", "hub", "up")
-        _ip("-n", space, "addr", "add", f"10.99.1.{at}/16", "dev", inner)
-        _ip("-n", space, "link", "set", inner, "up")
-        self.machines[name] = Machine(name, self, space)
+        self.machines[name] = Machine(name, self, self._network.add())
         return self.machines[name]
 
     # --- what it says -------------------------------------------------------------------------------
@@ -283,8 +263,3 @@ class Fleet:
         for process in (self.server, *(machine.agent for machine in self.machines.values())):
             if process is not None:
                 process.wait()
-
-
-def entered(space: str) -> list[str]:
-    """The beginning of a command that runs in a network namespace, and elsewhere as we do."""
-    return ["nsenter", f"--net=/run/netns/{space}", "--"]

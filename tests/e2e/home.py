@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -16,8 +15,8 @@ from typing import Any
 
 from towline.agent.supervision.attempt import Replay
 from towline.agent.supervision.journal import unpack
+from towline.cli.dev.remains import contained, kill_all, payloads
 from towline.cli.doctor import processes_of
-from towline.runtime.cgroups import cgroup_name
 
 TOW = [str(Path(sys.executable).with_name("tow"))]
 LONG_S = 120
@@ -104,6 +103,10 @@ class Home:
             found.setdefault(role, []).append(pid)
         return found
 
+    def is_untouched(self) -> bool:
+        """Whether no command has needed a server."""
+        return not self.processes()
+
     def log(self) -> str:
         files = sorted((*(self.path / "logs").glob("*.log"), *(self.path / "node").glob("keeper.log")))
         return "\n".join(f"== {file.name}\n{file.read_text()[-4000:]}" for file in files)
@@ -135,18 +138,12 @@ class Home:
 
     def payloads(self) -> list[int]:
         """Processes of attempts of this home, found by their TOW_OUT or their folder."""
-        return [pid for pid in all_pids() if pid != os.getpid() and self._is_payload(pid)]
+        return payloads(self.path)
 
     def contained(self) -> list[int]:
         """Processes in the cgroups of this home's attempts: also those in containers, which name the home
         nowhere else."""
-        mark = cgroup_name("", os.fspath(self.path / "node"))
-        found: list[int] = []
-        for pid in all_pids():
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                if mark in Path(f"/proc/{pid}/cgroup").read_text():
-                    found.append(pid)
-        return found
+        return contained(self.path)
 
     def payload_of(self, word: bytes) -> int:
         """The one process of an attempt that has a word in its command line."""
@@ -158,16 +155,15 @@ class Home:
         (payload,) = found
         return payload
 
-    def _is_payload(self, pid: int) -> bool:
-        with contextlib.suppress(OSError):
-            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            if f"TOW_OUT={self.path}/".encode() in b"\n".join(environment):
-                return True
-            return os.readlink(f"/proc/{pid}/cwd").startswith(f"{self.path}/node/attempts/")  # noqa: PTH115
-        return False
-
     def close(self) -> None:
         """End everything that runs for this home: cleanly first, then by its pids."""
+        self.end_started()
+        self.tow("stop", status=None)
+        left = kill_all(self.path, patience_s=30)
+        assert not left, f"these do not end: {left}"
+
+    def end_started(self) -> None:
+        """The commands that go on beside the test."""
         for command in self._started:  # a command that still follows would start a server again
             if command.poll() is None:
                 command.kill()
@@ -175,14 +171,6 @@ class Home:
                 if stream is not None:
                     stream.close()
             command.wait()
-        self.tow("stop", status=None)
-        deadline = time.monotonic() + 30
-        while pids := [pid for _, pid in processes_of(self.path)] + self.payloads() + self.contained():
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            assert time.monotonic() < deadline, f"these do not end: {pids}"
-            time.sleep(0.02)
 
 
 def _unended(answer: str) -> str:
@@ -202,10 +190,6 @@ def _journal(path: Path) -> str:
         return "none"
     known = Replay(unpack(path.read_bytes())[0]).attempts.values()
     return "\n".join(f"{attempt.now()} pid {attempt.pid} cleaned {attempt.cleaned}" for attempt in known)
-
-
-def all_pids() -> list[int]:
-    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = LONG_S) -> Any:

@@ -49,7 +49,7 @@ def test_bad_files_are_refused(home: Home, tmp_path: Path, case: str) -> None:
     assert "\x1b" not in done.stderr
     for word in words:
         assert word in done.stderr
-    assert home.processes() == {}
+    assert home.is_untouched()
 
 
 def test_what_is_no_file_is_refused(home: Home, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_what_is_no_file_is_refused(home: Home, tmp_path: Path) -> None:
     for name, word in (("big.yaml", "5 MiB"), ("folder", "folder"), ("none.yaml", "no such file")):
         done = home.tow("submit", name, status=2)
         assert word in done.stderr
-    assert home.processes() == {}
+    assert home.is_untouched()
 
 
 def test_bad_references_and_parameters_are_refused(home: Home, script: Maker) -> None:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from socket import AF_UNIX, IPPROTO_TCP, TCP_NOTSENT_LOWAT
+from ssl import SSLError
 from typing import Any, Protocol
 
 import msgspec
@@ -37,6 +38,7 @@ from towline.agent.images import NodeImages
 from towline.agent.supervision import kernel
 from towline.core.agent import events as on
 from towline.core.agent.machine import AgentMachine
+from towline.core.agent.pauses import LOCAL, Pauses
 from towline.core.commands import AttemptUpdate
 from towline.core.rows import GpuDevice
 from towline.wire import messages as wire
@@ -45,6 +47,7 @@ from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
 from towline.wire.resending import send_again_soon
 from towline.wire.shipping import LogAck
 from towline.wire.usage import ReadUsage
+from towline.wire.versions import OLDEST, VERSION, agreed, apart, has
 
 HEARTBEAT_S = 2.0
 FIRST_BEAT_S = 0.1
@@ -54,12 +57,13 @@ ANOTHER_BEATS = 2
 place once it is open; twice as many for the next one, until one is welcomed."""
 MOST_BEATS = 16
 OPEN_TIMEOUT_S = 30.0
-FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 0.5
 MAX_FRAME_BYTES = 128 * 1024**2
 SHIPPED_AT_ONCE = 4
 UNSENT_BYTES = 128 * 1024
 """What the kernel takes of us before it can send it: a report waits behind no more than that."""
+
+_THERE = (InvalidHandshake, InvalidMessage, EOFError, ConnectionResetError, SSLError)
+"""How it shows that somebody listens, who then did not take the link."""
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -152,6 +156,7 @@ class Link:
         lease: NodeLease | None = None,
         shipper: Shipper | None = None,
         room: Room | None = None,
+        pauses: Pauses = LOCAL,
     ) -> None:
         self._dial = dial
         self._identity = identity
@@ -172,13 +177,15 @@ class Link:
             shipper.ready = self._flush_soon
         self._connection: _Connection | None = None
         self._welcomed = False
+        self._version = OLDEST
         self._waiting: list[wire.FromAgent] = []
         self._patient: deque[ExecSaid] = deque()
         self._flushing = False
         self._heard_s = 0.0
         self._ending: asyncio.Future[str] | None = None
         self._retry_s: float | None = None
-        self._missed = False
+        self._pauses = pauses
+        self._tries = self._crowded = 0
         self._another: asyncio.Task[_Connection | None] | None = None
         self._patience_beats = ANOTHER_BEATS
         self._log = structlog.get_logger("agent.link")
@@ -189,7 +196,8 @@ class Link:
         self._hello_ms = kernel.boottime_ms()
         self.say(
             wire.Hello(
-                version=wire.VERSION,
+                version=OLDEST,
+                newest=VERSION,
                 build=me.build,
                 node=me.id,
                 name=me.name,
@@ -227,6 +235,8 @@ class Link:
     def _flush(self) -> None:
         self._flushing = False
         waiting, self._waiting = self._waiting, []
+        if self._version < VERSION:  # of an older server, or none that we know yet
+            waiting = [message for message in waiting if has(self._version, type(message))]
         if waiting and self._connection is not None:
             self._connection.say(wire.encode(waiting))
         self._flush_patient()
@@ -265,7 +275,7 @@ class Link:
             self._stop_opening()
 
     async def _keep_open(self) -> str:
-        served_s, pause_s = time.monotonic(), 0.0
+        served_s = time.monotonic()
         while True:
             if reason := self._must_end(time.monotonic() - served_s):
                 return reason
@@ -274,9 +284,11 @@ class Link:
                 if reason := await self._serve(connection):
                     return reason
                 if self._welcomed:
-                    served_s, pause_s = time.monotonic(), 0.0
-            await asyncio.sleep(random.uniform(0, pause_s) + (self._retry_s or 0))
-            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s or FIRST_PAUSE_S)
+                    served_s = time.monotonic()
+                    self._tries = self._crowded = 0
+            bound_s = self._pauses.bound_s(self._tries, self._crowded)
+            await asyncio.sleep(random.uniform(0, bound_s) + (self._retry_s or 0))
+            self._tries += 1
             self._retry_s = None
 
     async def _open(self) -> _Connection | None:
@@ -319,11 +331,10 @@ class Link:
                 user_agent_header=None,
             )
         except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError) as error:
-            if not self._missed:
+            if self._tries == 0:
                 self._log.info("no link to a server", reason=str(error) or type(error).__name__)
-            self._missed = True
+            self._crowded += isinstance(error, _THERE)
             return None
-        self._missed = False
         assert isinstance(connection, _Connection)
         socket = connection.transport.get_extra_info("socket")
         if socket is not None and socket.family != AF_UNIX:
@@ -337,7 +348,7 @@ class Link:
         self._connection = connection
         self._waiting.clear()
         self._patient.clear()
-        self._welcomed = False
+        self._welcomed, self._version = False, OLDEST
         self._heard_s = time.monotonic()
         connection.heard = self._frame
         connection.drained = self._flush_patient
@@ -457,7 +468,11 @@ class Link:
         if self._newer_build(message.build):
             self._end("this machine has another build of the program now, which the server runs already")
             return
-        self._welcomed = True
+        version = agreed(message.version, message.version)
+        if version is None:
+            self._end(apart("the server", message.version, message.version, "this agent"))
+            return
+        self._welcomed, self._version = True, version
         self._patience_beats = ANOTHER_BEATS
         self._beat_s = message.heartbeat_ms / 1000
         if self._lease is not None and message.term >= self._executor.machine.term:

@@ -36,6 +36,7 @@ from towline.agent.settings import Settings
 from towline.agent.supervisor_client import SupervisorClient
 from towline.build import build
 from towline.coordination.filelock import FileLease
+from towline.core.agent import pauses
 from towline.core.agent.machine import AgentMachine
 from towline.images import ImageStore
 from towline.logs.notes import tell_never_started
@@ -174,6 +175,7 @@ class Agent:
             self._lease,
             self._shipper(),
             room,
+            pauses.LOCAL if self._settings.local else pauses.CLUSTER,
         )
         self._docker.supervisor = self._supervisor
         self._executor.attach(link, self._docker)

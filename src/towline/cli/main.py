@@ -20,6 +20,7 @@ from towline.cli import (
 )
 from towline.cli.artifacts import command as artifacts
 from towline.cli.cluster import access, collecting, context, nodes, serving, top
+from towline.cli.dev import command as dev
 from towline.cli.exec import command as execute
 from towline.cli.screen import descriptors, terminal
 
@@ -45,6 +46,7 @@ for module in (
     queue,
     images,
     vault,
+    dev,
     serving,
     nodes,
     context,

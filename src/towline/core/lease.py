@@ -13,12 +13,16 @@ PROTECTION = "lease"
 """Among what a runtime of a node protects: keeper and supervisor can end its attempts with the node lease."""
 DRIFT_MS = 1_000
 """What clocks may drift apart in one lease, and a kill may take."""
-LEADERSHIP_MS = 5_000
-"""After so long at most a leader's death is noticed: by another server, or by what starts this one again."""
-TAKEOVER_MS = 5_000
-"""What starting a server and loading its pool may take."""
 OTHER_ENFORCER_MS = DRIFT_MS // 2
 """After the grace the supervisor has killed; where it has not by so much later, the keeper does."""
+LEADERSHIP_MS = 5_000
+"""For so long nobody else leads after a leader has died."""
+TAKEOVER_MS = 5_000
+"""The next leader, or the same one started again, loads the pool in that time."""
+JITTER_MS = 2_000
+"""An agent tries again after so long at most; see core/agent/pauses.py."""
+LINK_MS = 5
+"""What a server needs for one agent that comes back, TLS and all, on a busy machine: docs/BENCHMARKS.md."""
 
 
 class Lease(NamedTuple):
@@ -91,18 +95,22 @@ def check_times(lease_ms: int, grace_ms: int, lost_after_ms: int) -> None:
         )
 
 
-def too_short_for_a_takeover(lease_ms: int, reconnect_ms: int, heartbeat_ms: int) -> str | None:
-    """Where a node lease may end before the next leader has answered a heartbeat: a sentence that names the
-    settings. That costs what runs under `stop`, and nothing else."""
-    needed_ms = LEADERSHIP_MS + TAKEOVER_MS + reconnect_ms + heartbeat_ms
+def reconnect_ms(nodes: int) -> int:
+    """How long it takes until so many nodes, which come at once, are all linked again."""
+    return JITTER_MS + LINK_MS * nodes
+
+
+def short_for(nodes: int, lease_ms: int, heartbeat_ms: int) -> str | None:
+    """What to say where leases may end because a leader is followed by another one: that costs the work of
+    `stop` attempts, and breaks no promise. None where they are long enough for so many nodes."""
+    needed_ms = LEADERSHIP_MS + TAKEOVER_MS + reconnect_ms(nodes) + heartbeat_ms
     if needed_ms < lease_ms:
         return None
+    many = f"{nodes} nodes are" if nodes > 1 else "one node is"
     return (
-        f"node_lease ({_seconds(lease_ms)}) may end while a server is started again or replaced. That takes "
-        f"up to {_seconds(LEADERSHIP_MS)} to notice + {_seconds(TAKEOVER_MS)} to start + "
-        f"reconnect ({_seconds(reconnect_ms)}) + heartbeat ({_seconds(heartbeat_ms)}) = "
-        f"{_seconds(needed_ms)}, and tasks with on_disconnect: stop would be stopped: raise node_lease, and "
-        "with it lost_after"
+        f"after a restart of the server it may take {_seconds(needed_ms)} until {many} linked again, and "
+        f"node_lease is {_seconds(lease_ms)}: what has on_disconnect: stop may end meanwhile. "
+        "Raise node_lease, and lost_after with it"
     )
 
 

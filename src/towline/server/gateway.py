@@ -17,8 +17,9 @@ import structlog
 from towline.build import build
 from towline.core.commands import AttemptUpdate, LeaseShortened, Maintain, NodeDown, NodeUp, Order
 from towline.core.commands import Report as ReportCommand
+from towline.core.lease import short_for
 from towline.core.rows import Changes, NodeRow, PoolSnapshot, SpecRow, TaskRow
-from towline.errors import NotFound, Unavailable
+from towline.errors import NodeError, NotFound, Unavailable
 from towline.server.events import Feed
 from towline.server.leader import Leader
 from towline.server.link import Further, Link, Socket, not_connected, task_info
@@ -28,7 +29,6 @@ from towline.server.settings import Settings
 from towline.wire.artifacts import ArtifactsAnswer, ArtifactsCall
 from towline.wire.exec import ExecSaid, Open
 from towline.wire.messages import (
-    VERSION,
     Ack,
     FromAgent,
     Heartbeat,
@@ -48,6 +48,7 @@ from towline.wire.messages import (
 from towline.wire.pulls import Pull, Pulls
 from towline.wire.shipping import LogOpen, LogPart
 from towline.wire.usage import ReadUsage, UsageAnswer
+from towline.wire.versions import LEASED, OLDEST, agreed, apart
 
 NOT_LEADING_RETRY_MS = 250
 HELLO_TIMEOUT_S = 10.0
@@ -83,6 +84,7 @@ class Gateway:
         """Each node's latest link from its Hello on, joined or not: only its end is the node's."""
         self._specs: dict[str, SpecRow] = {}
         self._open = 0
+        self._told_of = 0
         self._ending = False
         self._log = structlog.get_logger("gateway")
         self.changed = asyncio.Event()
@@ -181,7 +183,7 @@ class Gateway:
                 await socket.close()
                 return
             hello = cast("Hello", hello)
-            link = Link(hello.node, hello.name, hello.instance, socket)
+            link = Link(hello.node, hello.name, hello.instance, socket, agreed(*_spoken(hello)) or OLDEST)
             if self._receiving is not None and node is not None:
                 link.shipping = self._receiving.open(hello.node, link.say)
             await self._run(link, hello, frames)
@@ -198,10 +200,13 @@ class Gateway:
         assert self._leader is not None
         if not isinstance(hello, Hello):
             return Refused(message="the first message has to be Hello")
-        if hello.version != VERSION:
-            return Refused(
-                message=f"this server speaks version {VERSION} of the agents' messages, not {hello.version}"
-            )
+        oldest, newest = _spoken(hello)
+        version = agreed(oldest, newest)
+        if version is None or (self._lease is not None and version < LEASED):
+            least = OLDEST if self._lease is None else LEASED
+            why = apart(f"the agent of node {hello.name}", oldest, newest, "the server", least)
+            self._log.warning("an agent is refused", node=hello.node, reason=why)
+            return Refused(message=why)
         if node not in (None, hello.node):
             return Refused(message=f"the certificate is that of {node}, not of {hello.node}")
         if (wrong := implausible(hello)) is not None:
@@ -245,7 +250,7 @@ class Gateway:
         term = self._leader.term
         link.say(
             Welcome(
-                version=VERSION,
+                version=link.version,
                 build=build(),
                 term=term,
                 heartbeat_ms=self._heartbeat_ms,
@@ -255,7 +260,24 @@ class Gateway:
         )
         link.say(Ack(term=term, seq=0, forget=cast("tuple[str, ...]", answer)))
         self._log.info("node is up", node=link.node, name=link.name, instance=link.instance)
+        self._look_at_leases()
         self.changed.set()
+
+    def _look_at_leases(self) -> None:
+        """Tell of leases that are too short for so many nodes, and again when there are twice as many."""
+        if len(self._links) < 2 * self._told_of:
+            return
+        if (what := self.lease_problem) is not None:
+            self._told_of = len(self._links)
+            self._log.warning(what)
+
+    @property
+    def lease_problem(self) -> str | None:
+        """What may end leases of the nodes that are linked now, beside the loss of their links."""
+        nodes = len(self._links)
+        if self._lease is None or nodes == 0:
+            return None
+        return short_for(nodes, self._lease.lease_ms, self._heartbeat_ms)
 
     async def _read(self, link: Link, frames: AsyncIterator[bytes]) -> None:
         async for frame in frames:
@@ -395,7 +417,7 @@ class Gateway:
         )
         found: list[tuple[str, str, UsageAnswer]] = []
         for link, answer in zip(links, answers, strict=True):
-            if isinstance(answer, Unavailable):
+            if isinstance(answer, Unavailable | NodeError):
                 answer = UsageAnswer(request=0, clock_us=0, error=str(answer))
             elif isinstance(answer, BaseException):
                 raise answer
@@ -409,6 +431,11 @@ async def _first(frames: AsyncIterator[bytes]) -> FromAgent | None:
             messages = decode_from_agent(frame)
             return messages[0] if messages else None
     return None
+
+
+def _spoken(hello: Hello) -> tuple[int, int]:
+    """(the oldest, the newest) version that an agent speaks."""
+    return hello.version, max(hello.version, hello.newest)
 
 
 def _node_row(hello: Hello) -> NodeRow:

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol, cast
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from towline.core.commands import Order, StartOrder, StopOrder
 from towline.core.rows import SpecRow
-from towline.errors import Unavailable
+from towline.errors import NodeError, Unavailable
 from towline.model.job import Array, TaskSpec
 from towline.server.logs.receiving import ShippingLink
 from towline.wire.artifacts import ArtifactsAnswer, ArtifactsCall
@@ -43,6 +43,7 @@ from towline.wire.messages import (
 )
 from towline.wire.pulls import Pull
 from towline.wire.usage import ReadUsage, UsageAnswer
+from towline.wire.versions import VERSION, has
 
 START_ELEMENTS = 1_000
 """Elements of one Start message at most."""
@@ -67,10 +68,12 @@ class Link:
     """The open link of one node. Messages are queued by ``say`` and sent together by ``write``; what further
     commands are told goes in small frames whenever nothing else waits."""
 
-    def __init__(self, node: str, name: str, instance: str, socket: Socket) -> None:
+    def __init__(self, node: str, name: str, instance: str, socket: Socket, version: int = VERSION) -> None:
         self.node = node
         self.name = name
         self.instance = instance
+        self.version = version
+        """Of the messages that the agent and we speak."""
         self._socket = socket
         self._waiting: list[FromServer] = []
         self._patient: deque[ExecOpen | ExecSay | ExecClose] = deque()
@@ -205,6 +208,7 @@ class Link:
         is to be called in any case. Raises Unavailable."""
         if self.is_gone:
             raise not_connected(self.name)
+        self._must_have(ExecOpen)
         self._request_no += 1
         said = self._further[self._request_no] = asyncio.Queue()
         self._say_in_time(ExecOpen(exec=self._request_no, attempt=attempt, open=wanted))
@@ -242,7 +246,16 @@ class Link:
         """What it says of artifacts that it keeps. Raises Unavailable where the node does not answer."""
         return cast("ArtifactsAnswer", await self._asked(call, timeout_s))
 
+    def _must_have(self, message: type[Struct]) -> None:
+        """Raises NodeError where the agent does not know it."""
+        if not has(self.version, message):
+            raise NodeError(
+                f"The agent of node {self.name} speaks version {self.version} of the agents' messages, which "
+                "cannot do this yet: update Towline on that node."
+            )
+
     async def _asked(self, order: ReadLog | ReadUsage | ArtifactsCall, timeout_s: float) -> Answer:
+        self._must_have(type(order))
         self._request_no += 1
         request = self._request_no
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

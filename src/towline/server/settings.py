@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from towline.core.lease import Silence, check_times, too_short_for_a_takeover
+from towline.core.lease import Silence, check_times
 from towline.errors import RequestError, WrongSetting
 from towline.identity.joining import PORT
 from towline.model.units import parse_bytes, parse_duration
@@ -87,15 +87,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """After so long what has on_disconnect: keep runs elsewhere; empty: as lost_after."""
     maintenance: str = "10m"
     """Where the server is stopped, what has on_disconnect: stop goes on for so long."""
-    reconnect: str = "3s"
-    """How long all nodes together take to be back after a new start of the server."""
     backoff_first_ms: Count = 50
     backoff_max_ms: Count = 5_000
     """How long a leader waits between attempts to lead: doubling from the first to the last."""
 
     def __post_init__(self) -> None:
         _ = self.usage_half_life_ms, self.retention_logs_bytes, self.targets
-        _ = self.lease, self.heartbeat_ms, self.silence, self.lease_warning, self.maintenance_ms
+        _ = self.lease, self.heartbeat_ms, self.silence, self.maintenance_ms
         for name in ("listen", "address"):
             if getattr(self, name):
                 host_and_port(getattr(self, name), name)
@@ -124,13 +122,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def lease(self) -> LeaseTimes:
         """What the nodes of a cluster are told. Raises ValueError."""
         return LeaseTimes(lease_ms=self._time_ms("node_lease"), grace_ms=self._time_ms("lease_grace"))
-
-    @property
-    def lease_warning(self) -> str | None:
-        """What goes together, but costs work under on_disconnect: stop. Raises ValueError."""
-        lease_ms, reconnect_ms = self._time_ms("node_lease"), self._time_ms("reconnect")
-        found = too_short_for_a_takeover(lease_ms, reconnect_ms, self.heartbeat_ms)
-        return found if self.listen else None
 
     @property
     def maintenance_ms(self) -> int:

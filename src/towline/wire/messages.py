@@ -21,14 +21,15 @@ from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
 from towline.wire.pulls import Pulls
 from towline.wire.shipping import LogAck, LogOpen, LogPart
 from towline.wire.usage import ReadUsage, UsageAnswer
-
-VERSION = 1
+from towline.wire.versions import VERSION as VERSION
 
 
 class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
-    """Agent's first message. ``known``: every attempt in the node's journal, as in ``core`` NodeUp."""
+    """Agent's first message. ``known``: every attempt in the node's journal, as in ``core`` NodeUp.
+    ``version`` is the oldest that it speaks, ``newest`` the newest (0: there is but one); see versions.py."""
 
     version: int
+    newest: int = 0
     build: str
     node: str
     name: str
@@ -109,7 +110,8 @@ class LeaseTimes(Struct, frozen=True, kw_only=True):
 
 
 class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
-    """Server's first message, which also answers Hello as a heartbeat. ``heartbeat_ms``: how often it wants
+    """Server's first message, which also answers Hello as a heartbeat. ``version`` is spoken from now on.
+    ``heartbeat_ms``: how often it wants
     to hear one. ``lease``: None where there is no node lease. ``log_window_bytes``: the output of attempts is
     to be shipped, so far ahead of what was acknowledged at first (0: it stays on the node)."""
 

@@ -59,6 +59,29 @@ def test_panels_have_ids_of_their_own_and_ask_for_something() -> None:
     assert all(panel["targets"] and panel["title"] for panel in panels())
 
 
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="there is no docker-compose")
+def test_compose_takes_the_file_and_a_shell_its_commands() -> None:
+    folder = DEPLOY / "compose"
+    done = subprocess.run(
+        ["docker-compose", "-f", str(folder / "compose.yaml"), "config"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    services = yaml.safe_load(done.stdout)["services"]
+    assert sorted(services) == ["links", "n1", "n2", "server"]
+    for service in services.values():
+        command = service["command"]
+        if command[0] == "sh":
+            script = command[-1].replace("$$", "$")
+            assert subprocess.run(["sh", "-n"], input=script, text=True, timeout=60).returncode == 0
+    # What the image's build copies is there, and is not left out of its context.
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", (folder / "Dockerfile").read_text(), re.MULTILINE)
+    context = (folder / "Dockerfile.dockerignore").read_text().splitlines()
+    for name in " ".join(copied).split():
+        assert (DEPLOY.parent / name).exists()
+        assert f"!{name}" in context
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
 @pytest.mark.parametrize("unit", ["towline-server.service", "towline-agent.service"])
 def test_systemd_takes_the_units(unit: str, tmp_path: Path) -> None:

@@ -63,15 +63,6 @@ def test_shorter_leases_and_losses_may_come_from_several_places(tmp_path: Path) 
     assert settings.silence == (7_000, 3_000, False)
 
 
-def test_a_lease_that_a_restart_may_outlast_is_warned_of_in_a_cluster(tmp_path: Path) -> None:
-    assert read_settings(tmp_path, {"TOWLINE_LISTEN": "0.0.0.0:1"}).lease_warning is None
-    slow = {"TOWLINE_RECONNECT": "8s"}
-    assert read_settings(tmp_path, slow).lease_warning is None
-    warning = read_settings(tmp_path, {**slow, "TOWLINE_LISTEN": "0.0.0.0:1"}).lease_warning
-    assert warning is not None
-    assert "reconnect (8 s)" in warning
-
-
 @pytest.mark.parametrize(
     ("toml", "environ", "words"),
     [
@@ -88,7 +79,7 @@ def test_a_lease_that_a_restart_may_outlast_is_warned_of_in_a_cluster(tmp_path: 
         ('heartbeat = "20s"', {}, "heartbeat .20s. has to be less than node_lease"),
         ('lost_after_keep = "1s"', {}, "heartbeat .2s. has to be less than lost_after_keep"),
         ('lease_grace = "long"', {}, "lease_grace is 'long': a time is"),
-        ('reconnect = "soon"', {}, "reconnect is 'soon': a time is"),
+        ('maintenance = "soon"', {}, "maintenance is 'soon': a time is"),
         ('heartbeat = "1ms"', {}, "heartbeat is '1ms': write 100ms to 1d"),
         ("backoff_first_ms = 900", {"TOWLINE_BACKOFF_MAX_MS": "800"}, "backoff_first_ms.*backoff_max_ms"),
     ],

@@ -69,16 +69,14 @@ class Contexts:
             raise NotFound(f"There is no context {name!r}: there are {known}, and {LOCAL} for this machine.")
         return Remote(url=found.url, token=found.token, authority=found.authority)
 
-    def add(self, name: str, remote: Remote) -> None:
-        """Keep it, in place of an older one, and use it from now on. Raises RequestError."""
-        if name == LOCAL or not name.isprintable() or not 0 < len(name) <= 100:
-            raise RequestError(
-                f"{name!r} cannot be a context's name: take 1 to 100 characters, and not {LOCAL}."
-            )
+    def add(self, name: str, remote: Remote, *, use: bool = True) -> None:
+        """Keep it, in place of an older one, and use it from now on where ``use``. Raises RequestError."""
+        check_name(name)
         with self._changing():
             kept = Context(url=remote.url, token=remote.token, authority=remote.authority)
             self._kept.contexts[name] = kept
-            self._kept.current = name
+            if use:
+                self._kept.current = name
 
     def use(self, name: str) -> None:
         """``local`` goes back to this machine's own server. Raises NotFound."""
@@ -109,6 +107,12 @@ class Contexts:
                 write_private(self._file, msgspec.json.format(msgspec.json.encode(self._kept)))
         except OSError as error:
             raise RequestError(f"{self._file} cannot be written: {error.strerror}.") from None
+
+
+def check_name(name: str) -> None:
+    """Raises RequestError for what cannot be a context's name."""
+    if name == LOCAL or not name.isprintable() or not 0 < len(name) <= 100:
+        raise RequestError(f"{name!r} cannot be a context's name: take 1 to 100 characters, and not {LOCAL}.")
 
 
 def contexts_file(environ: Mapping[str, str]) -> Path:

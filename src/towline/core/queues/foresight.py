@@ -74,10 +74,8 @@ class Foresight:
 
     def learn(self, task: Task, run_ms: int) -> list[Key]:
         """An attempt has ended by itself or at its timeout; returns the kinds to be written."""
-        found = kinds(task)
-        self.lengths.learn(found, run_ms)
-        seen = {kind: self.lengths.seen(kind) for kind in ((), *found)}
-        return [kind for kind, count in seen.items() if count in _WRITTEN_AT or count % KEPT_EVERY == 0]
+        seen = self.lengths.learn(kinds(task), run_ms)
+        return [kind for kind, count in seen if count % KEPT_EVERY == 0 or count in _WRITTEN_AT]
 
     def row(self, kind: Key) -> DurationRow:
         namespace, name, task = (*kind, "", "", "")[:3]

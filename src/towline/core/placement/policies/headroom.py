@@ -8,9 +8,11 @@ numbers. Its cost is what it takes of each kind's headroom, times a price that r
 
 The first part is the slope of a sum of logarithms of headrooms, so a kind with room for three more is
 dear, and one that fits anywhere is cheap: scarce models, empty machines for elements with many devices,
-and CPUs beside free devices are kept where they matter, without a rule for each. Every sort of machine
-with several devices also counts as a kind that came once, so that machines stay empty for a large element
-before the first one was seen. The second part fills shared devices so that what remains of them is of use.
+and CPUs beside free devices are kept where they matter, without a rule for each. The price rises further
+where more of a kind would come than there is room for, if what is free was asked for as until now. Every
+sort of machine with several devices also counts as a kind that came once, so that machines stay empty for
+a large element before the first one was seen. The second part fills shared devices so that what remains
+of them is of use.
 
 All of it is reckoned for classes of nodes with the same left (``classes.py``), and what an element of a
 shape takes of a class is remembered: a placement changes the class of one node, and the prices.
@@ -38,6 +40,11 @@ SORT_COUNT = 0.1
 RESERVE = 2
 """Headroom is counted without the last two elements: they cost most."""
 LEAST_HEADROOM = 0.05
+SCARCE = 16
+SCARCE_FROM, SCARCE_MOST = 0.5, 1
+"""A price rises by so many times itself for what a kind's scarcity is above the first number, the second at
+most. Scarcity: the elements of the kind that come until all devices are taken, to those that there is room
+for."""
 DEVICE_PRICE = 64
 MAX_KINDS = 128
 FIRST_LOOK = 32
@@ -100,6 +107,10 @@ class Headroom:
         """[class, kind]"""
         self._version: Column = np.zeros(0, dtype=np.int64)
         """Of each node, when it was put into its class."""
+        self._free: Column = np.zeros(0, dtype=np.int64)
+        """Thousandths of devices that are free on a node of each class."""
+        self._free_milli = 0
+        """The same of all nodes together."""
         self._headroom: Numbers = np.zeros(0)
         self._known = 0
         self._rows: dict[Shape, _Rows] = {}
@@ -159,22 +170,29 @@ class Headroom:
             self._move(view, columns.item())
             return
         # Before others enter: they may be given the number of a class that is empty then.
-        self._headroom -= self._usable[classes.leave(view, columns), : self._kinds.n].sum(axis=0)
+        self._count(classes.leave(view, columns), -1)
         new = classes.enter(view, columns)
         if len(new):
             self._reckon(view, new, 0)
-        self._headroom += self._usable[classes.of[columns], : self._kinds.n].sum(axis=0)
+        self._count(classes.of[columns], 1)
         self._version[columns] = view.version[columns]
+
+    def _count(self, numbers: Column, times: int) -> None:
+        """A node of each of these classes has come (or gone, with −1)."""
+        self._headroom += times * self._usable[numbers, : self._kinds.n].sum(axis=0)
+        self._free_milli += times * int(self._free[numbers].sum())
 
     def _move(self, view: NodeColumns, column: int) -> None:
         """One node that was known has changed, as after every placement."""
         # Before it moves: it may be given the number of a class that is empty then.
-        n = self._kinds.n
-        self._headroom -= self._usable[self._classes.of.item(column), :n]
+        n, before = self._kinds.n, self._classes.of.item(column)
+        self._headroom -= self._usable[before, :n]
+        self._free_milli -= self._free.item(before)
         now, is_new = self._classes.move(view, column)
         if is_new:
             self._reckon(view, np.array([now], dtype=np.int64), 0)
         self._headroom += self._usable[now, :n]
+        self._free_milli += self._free.item(now)
         self._version[column] = view.versions[column]
 
     def _reckon(self, view: NodeColumns, numbers: Column, first: int) -> None:
@@ -183,11 +201,13 @@ class Headroom:
         if len(self._usable) < classes.size:
             self._usable = grown(self._usable, classes.size, 0)
             self._devices = grown(self._devices, classes.size, 0)
+            self._free = grown(self._free, classes.size, 0)
         free, device_kind = classes.gpu_milli[numbers], classes.device_kind[numbers]
         devices = kinds.of_devices(view, free, device_kind, first)
         cpu, memory = classes.cpu_milli[numbers], classes.memory_bytes[numbers]
         self._usable[numbers, first : kinds.n] = kinds.usable(devices, cpu, memory, first)
         self._devices[numbers, :, first : kinds.n] = devices
+        self._free[numbers] = free.sum(axis=1)
 
     def _know_sorts(self, view: NodeColumns, columns: Column) -> None:
         """Each new sort of machine with several devices counts as a kind that came once."""
@@ -255,6 +275,8 @@ class Headroom:
         headroom = np.maximum(self._headroom / UNIT - RESERVE, LEAST_HEADROOM)
         counts = self._counts + self._folded
         prices = self._weights * counts / headroom * (_PRICE / max(self.profile.total, 1))
+        scarcity = counts * (self._free_milli / max(self.profile.gpu_milli, 1)) / headroom
+        prices *= 1 + SCARCE * np.minimum(np.maximum(scarcity - SCARCE_FROM, 0), SCARCE_MOST)
         return np.rint(np.minimum(prices, _MAX_PRICE))
 
     # --- what an element would take -------------------------------------------------------------------
