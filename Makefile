@@ -32,7 +32,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 engines: machine # Installs the engines that the tests of the docker runtime need
 	@scripts/test-engines.sh
 
-setup: machine engines $(VENV)/.ready-dev ## Make .venv and install what is missing of crun, umoci, busybox, dockerd and podman
+setup: machine engines $(VENV)/.ready-dev ## Make .venv and install what is missing of crun, umoci, dockerd, podman, faketime and more
 
 # --- using --------------------------------------------------------------------------------------
 
@@ -61,10 +61,12 @@ bench-scheduler: $(VENV)/.ready-dev ## Print the table of the scheduler core bes
 bench: machine $(VENV)/.ready-dev ## Run the benchmarks, as ratios in one run
 	$(BIN)/python -m benchmarks
 
-torture: setup ## Run thousands of simulated histories and hundreds of kills (about an hour)
+torture: setup ## Run thousands of simulated histories and hundreds of faults (about three hours)
 	$(BIN)/python -m towline.simulation 0 9999
 	TOWLINE_KILLS=200 $(BIN)/pytest tests/e2e/test_kill.py
 	TOWLINE_EPISODES=20 $(BIN)/pytest tests/e2e/test_recovery.py --timeout 3000
+	TOWLINE_ALONE_S=600 TOWLINE_LOSSY_S=240 $(BIN)/pytest tests/e2e/test_recovery_endurance.py
+	TOWLINE_FAULTS=300 $(BIN)/pytest -s tests/e2e/test_recovery_torture.py
 	TOWLINE_OOMS=200 $(BIN)/pytest tests/integration/test_container_endings.py --timeout 1200
 	TOWLINE_SLOW_ENGINES=1 $(BIN)/pytest tests/conformance/runtimes -k podman
 	TOWLINE_KILLS=100 $(BIN)/pytest tests/conformance/runtimes -k random_moments --timeout 1800

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs from Debian what only the tests need: Docker's engine and its compose, Podman's, a registry, and uidmap
-# for tests as a user who is not root. The tests start their own, in folders of their own; the demo needs none of it. Quick
-# and silent where all is there.
+# Installs from Debian what only the tests need: Docker's engine and its compose, Podman's, a registry, uidmap for
+# tests as a user who is not root, and libfaketime for clocks that jump. The tests start their own engines, in
+# folders of their own; the demo needs none of it. Quick and silent where all is there.
 set -eu
 
 missing=""
@@ -11,6 +11,7 @@ command -v runc >/dev/null 2>&1 || missing="$missing runc"
 command -v newuidmap >/dev/null 2>&1 || missing="$missing uidmap"
 command -v docker-compose >/dev/null 2>&1 || missing="$missing docker-compose"
 command -v docker-registry >/dev/null 2>&1 || missing="$missing docker-registry"
+command -v faketime >/dev/null 2>&1 || missing="$missing faketime"
 [ -n "$missing" ] || exit 0
 # shellcheck disable=SC2086 # a list of packages
 exec "$(dirname "$0")/apt-install.sh" $missing

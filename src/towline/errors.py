@@ -12,6 +12,7 @@
     │   ├── Unavailable         no server, or no leader, answers now
     │   └── StaleTerm           another leader took over: the commit was fenced off
     └── OperatorError       a person has to look at the machine       (exit status 1)
+        ├── WrongSetting        a setting that is wrong, said with what to write instead (exit status 2)
         ├── StoreError          the store cannot be read or written
         └── NodeError           the node lacks something it needs (runtime, rights, space)
 
@@ -94,6 +95,10 @@ class StaleTerm(RetryError):
 
 class OperatorError(TowlineError):
     """A person has to look at the machine."""
+
+
+class WrongSetting(OperatorError):
+    """A setting of a file, a variable or a flag is wrong, or does not go with another one."""
 
 
 class StoreError(OperatorError):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from towline.build import build
-from towline.errors import RequestError, TowlineError
+from towline.errors import RequestError, TowlineError, WrongSetting
 
 if TYPE_CHECKING:
     import socket
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except TowlineError as error:
         _Errors().write(f"tow {arguments.command}: {error}\n")
-        return 2 if isinstance(error, RequestError) else 1
+        return 2 if isinstance(error, RequestError | WrongSetting) else 1
     except OSError as error:
         import traceback
 
@@ -192,7 +192,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         gateway=gateway,
         feed=feed,
         facts=facts,
-        intake=_intake(settings, store, leader, secrets, agent is not None and access is None),
+        intake=_intake(settings, store, leader, secrets, agent is not None, access is not None),
         vault=vault,
         logins=logins,
         secrets=secrets,
@@ -215,7 +215,9 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     in_hand.close()
 
 
-def _intake(settings: Settings, store: Store, leader: Leader, secrets: Secrets, alone: bool) -> Intake:
+def _intake(
+    settings: Settings, store: Store, leader: Leader, secrets: Secrets, with_agent: bool, cluster: bool
+) -> Intake:
     from towline.server.facts import NAMESPACE
     from towline.server.intake import Intake
 
@@ -227,7 +229,7 @@ def _intake(settings: Settings, store: Store, leader: Leader, secrets: Secrets, 
         partial(_mount_roots, settings.home),
         partial(_policy, settings.home),
         partial(_check_submitted, secrets, settings),
-        _check(leader, alone=alone),
+        _check(leader, alone=with_agent and not cluster, cluster=cluster),
     )
 
 
@@ -311,12 +313,17 @@ def _remote(settings: Settings, app: ASGIApp, access: Access | None) -> Remote |
     return Remote(door, listener, tls, lambda: use(tls, access.authority.server(names)))
 
 
-def _check(leader: Any, *, alone: bool) -> Callable[[JobSpec], Awaitable[None]] | None:
-    """What a job is asked besides being valid, by the server of a machine that is the only node."""
+def _check(leader: Any, *, alone: bool, cluster: bool) -> Callable[[JobSpec], Awaitable[None]] | None:
+    """What a job is asked besides being valid: by the server of a machine that is the only node, and by
+    one of several."""
     if alone:
         from towline.server.leader.only import OnlyNode
 
         return OnlyNode(leader).check
+    if cluster:
+        from towline.server.leader.together import check_together
+
+        return check_together
     return None
 
 

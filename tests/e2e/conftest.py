@@ -10,9 +10,22 @@ import pytest
 from tests import guard
 from tests.containers import busybox_image as busybox_image
 from tests.e2e.clustered import CLUSTERED, ClusterHome, chosen
+from tests.e2e.fleet import Fleet
 from tests.e2e.home import Home, Maker
 
 RUNTIMES = ["process", pytest.param("oci", marks=pytest.mark.containers)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Where a test of a fleet fails, its report tells how the fleet stands then."""
+    try:
+        yield
+    except BaseException:
+        fleet = getattr(item, "funcargs", {}).get("fleet")
+        if isinstance(fleet, Fleet):
+            print(fleet.situation())  # noqa: T201
+        raise
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from typing import Any
 import httpx2
 from tests import guard
 from tests.e2e.home import Home, until
+from tests.e2e.lives import LIVES, Life, read_life
 from tests.joining import readable
 
 from towline.cli.dev.network import NETWORK, Network, entered, free_subnet
@@ -33,46 +34,39 @@ SHORT = {
     "TOWLINE_NODE_LEASE": "4s",
     "TOWLINE_LEASE_GRACE": "1s",
     "TOWLINE_LOST_AFTER": "7s",
-    "TOWLINE_LOST_AFTER_KEEP": "4s",
+    "TOWLINE_LOST_AFTER_KEEP": "3s",
 }
 """Times of a cluster whose tests take seconds. The lease is long enough for a machine that stalls."""
-LIVES = """
-import os, signal, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-folder, end = sys.argv[1:]
-name = ".".join(os.environ[key] for key in ("TOW_TASK", "TOW_INDEX", "TOW_ATTEMPT"))
-file = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-while not os.path.exists(f"{folder}/{end}") and not os.path.exists(f"{folder}/{name}.end"):
-    os.write(file, b"%.3f\\n" % time.clock_gettime(time.CLOCK_BOOTTIME))
-    time.sleep(0.01)
-sys.exit(7 if os.path.exists(f"{folder}/{name}.end") else 0)
-"""
 SUBNET = ipaddress.ip_network("10.99.0.0/16")
 WAYS = {"in": ("INPUT",), "out": ("OUTPUT",), "both": ("INPUT", "OUTPUT")}
 
 
 class Stamps:
-    """When each attempt was alive, in seconds since the boot, as it has written itself."""
+    """When each attempt was alive, in seconds since the boot, as it has written itself; see ``lives``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
 
-    def task(self, *nodes: str, **fields: Any) -> dict[str, Any]:
-        """A task for these nodes that ends when ``end`` is called, and not by SIGTERM."""
-        command = [sys.executable, "-I", "-S", "-c", LIVES, str(self.folder), "end"]
-        resources = {"cpu": 0.1, "memory": "32Mi"}
+    def task(
+        self, *nodes: str, code: int = 0, every_s: float = 0.05, lasts_s: float = 0, **fields: Any
+    ) -> dict[str, Any]:
+        """A task for these nodes. It ends when ``end`` is called, or after ``lasts_s``; not by SIGTERM."""
+        told = [str(self.folder), str(code), str(every_s), str(lasts_s)]
+        command = [sys.executable, "-I", "-S", "-c", LIVES, *told]
+        resources = {"cpu": 0.05, "memory": "32Mi"}
         where = {"node": list(nodes)}
         return {"runtime": "process", "command": command, "resources": resources, "where": where, **fields}
 
-    def end(self, attempt: str = "") -> None:
-        """Have all end with code 0, or one, ``TASK.INDEX.NUMBER``, with 7."""
-        (self.folder / (f"{attempt}.end" if attempt else "end")).touch()
+    def end(self, what: str = "") -> None:
+        """Have all end, or a ``TASK``, each with its code, or one attempt, ``TASK.INDEX.NUMBER``, with 7."""
+        (self.folder / (f"{what}.end" if what else "end")).touch()
+
+    def life(self, task: str, attempt: int, index: int = 0) -> Life:
+        return read_life(self.folder / f"{task}.{index}.{attempt}")
 
     def of(self, task: str, attempt: int, index: int = 0) -> list[float]:
-        """The last line may be half written by a process that was killed."""
-        path = self.folder / f"{task}.{index}.{attempt}"
-        return [float(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+        return self.life(task, attempt, index).stamps
 
     def attempts(self, task: str, index: int = 0) -> list[int]:
         return sorted(int(path.suffix[1:]) for path in self.folder.glob(f"{task}.{index}.*[0-9]"))
@@ -91,13 +85,17 @@ class Machine:
         self.space = space
         self.home = fleet.folder / name
         self._link, self._environ = fleet.join_link, fleet.environ
+        self.environ: dict[str, str] = {}
+        """Of its own."""
+        self.within: list[str] = []
+        """The beginning of a command that runs as the agent is to."""
         self.agent: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Its agent; the first time it joins."""
         self.home.mkdir(mode=0o700, exist_ok=True)
-        environ = {**os.environ, **self._environ, "TOWLINE_NODE_NAME": self.name}
-        argv = [*entered(self.space), *PYTHON, "agent", "--home", str(self.home)]
+        environ = {**os.environ, **self._environ, "TOWLINE_NODE_NAME": self.name, **self.environ}
+        argv = [*entered(self.space), *self.within, *PYTHON, "agent", "--home", str(self.home)]
         fds: tuple[int, ...] = ()
         if not (self.home / "node" / "membership").is_dir():
             fds = (readable(self._link()),)
@@ -112,6 +110,12 @@ class Machine:
     def cut_off(self, ways: str = "both") -> None:
         for chain in WAYS[ways]:
             subprocess.run([*entered(self.space), "iptables", "-A", chain, "-j", "DROP"], check=True)
+
+    def lose(self, share: float) -> None:
+        """Of all packets, each way."""
+        words = ["-m", "statistic", "--mode", "random", "--probability", str(share), "-j", "DROP"]
+        for chain in WAYS["both"]:
+            subprocess.run([*entered(self.space), "iptables", "-A", chain, *words], check=True)
 
     def heal(self) -> None:
         subprocess.run([*entered(self.space), "iptables", "-F"], check=True)
@@ -130,7 +134,7 @@ class Machine:
     def die(self) -> None:
         """As with its power: everything at once, and again for what was just being started."""
         home = Home(self.home, self.home)
-        while pids := [*self.pids("agent", "keeper", "supervisor"), *home.payloads()]:
+        while pids := [*self.pids("agent", "keeper", "supervisor"), *home.payloads(), *home.contained()]:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -148,12 +152,14 @@ class Fleet:
         guard.watch(self.folder)
         self.environ = {**environ, "TOWLINE_ALLOWED_MOUNTS": mounts}
         self.machines: dict[str, Machine] = {}
+        self.submitted: dict[str, dict[str, dict[str, Any]]] = {}
+        """The tasks of each job."""
         self.server: subprocess.Popen[bytes] | None = None
         home = self.folder / "s"
         home.mkdir(mode=0o700)
         self.home = home
         self.http = httpx2.Client(
-            transport=httpx2.HTTPTransport(uds=str(home / "tow.sock")), base_url="http://towline", timeout=30
+            transport=httpx2.HTTPTransport(uds=str(home / "tow.sock")), base_url="http://towline", timeout=120
         )
         subnet, hub = (free_subnet(), None) if reachable else (SUBNET, "s")
         self._network = Network(f"tow{os.getpid()}", self.folder / NETWORK, subnet, hub)
@@ -168,6 +174,10 @@ class Fleet:
                 [*argv, "--listen", self.address],
                 env={**os.environ, **self.environ}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
+        self.lead()
+
+    def lead(self) -> None:
+        """Wait until it takes requests."""
         until(self._is_ready, "the server to be ready")
 
     def _is_ready(self) -> bool:
@@ -190,13 +200,19 @@ class Fleet:
 
     def join(self, *names: str) -> list[Machine]:
         """New nodes, side by side; returns when all are ready."""
-        made: list[Machine] = []
-        for name in names:
-            machine = self.machines[name] = Machine(name, self, self._network.add())
+        return self.start(*map(self.make, names))
+
+    def start(self, *machines: Machine) -> list[Machine]:
+        for machine in machines:
             machine.start()
-            made.append(machine)
+        names = [machine.name for machine in machines]
         until(lambda: all(self.state(name) == "ready" for name in names), f"{names} to be ready")
-        return made
+        return list(machines)
+
+    def make(self, name: str) -> Machine:
+        """One that is not started yet, on the bridge."""
+        self.machines[name] = Machine(name, self, self._network.add())
+        return self.machines[name]
 
     # --- what it says -------------------------------------------------------------------------------
     def get(self, path: str, **query: Any) -> Any:
@@ -221,7 +237,9 @@ class Fleet:
         headers = {} if key is None else {"idempotency-key": key}
         answer = self.http.post("/v1/jobs", json=body, headers=headers)
         assert answer.status_code in (200, 201), answer.text
-        return str(answer.json()["id"])
+        job = str(answer.json()["id"])
+        self.submitted[job] = tasks
+        return job
 
     def attempts(self, job: str, task: str) -> list[dict[str, Any]]:
         """Of all its elements, by element and number."""

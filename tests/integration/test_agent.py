@@ -236,5 +236,5 @@ async def test_without_a_server_it_ends_and_takes_supervisor_and_keeper_along(ag
 @pytest.mark.parametrize("setting", ["TOWLINE_NODE_CPU", "TOWLINE_NODE_MEMORY"])
 async def test_a_wrong_setting_is_named(agent: AgentProcess, setting: str) -> None:
     agent.start(**{setting: "none"})
-    assert await agent.end() == 1
+    assert await agent.end() == 2
     assert setting in (agent.home / "agent.log").read_text()

@@ -11,13 +11,14 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from msgspec import Struct
 
 from towline.core.agent.machine import AgentMachine
 from towline.core.commands import AttemptUpdate, attempt_key
+from towline.core.lease import PROTECTION
 from towline.model.states import AttemptState
 from towline.runtime.cgroups import cgroup_name, find_cgroups
 from towline.runtime.counters import CgroupCounters, Counters, ProcessCounters, machine_load
@@ -56,9 +57,13 @@ def free_disk_bytes(folder: Path) -> int:
     return max(1, (there.f_bavail - there.f_blocks // 10) * there.f_frsize)
 
 
-def protections(probes: list[Probe]) -> dict[str, tuple[str, ...]]:
-    """What each runtime that works here protects."""
-    return {probe.name: probe.protects for probe in probes if probe.problem is None}
+def protections(probes: list[Probe], leased: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
+    """What each runtime that works here protects; ``leased`` are those that end with the node lease."""
+    return {
+        probe.name: (*probe.protects, PROTECTION) if probe.name in leased else probe.protects
+        for probe in probes
+        if probe.problem is None
+    }
 
 
 def runtimes(probes: list[Probe]) -> dict[str, str | None]:

@@ -90,7 +90,7 @@ class Keeper:
         until_s = time.monotonic() + self.pause_s
         while (left_s := until_s - time.monotonic()) > 0:
             self.cutting.look(0)
-            time.sleep(min(left_s, self.cutting.patience_s or left_s))
+            select.select([], [], [], min(left_s, self.cutting.patience_s or left_s))
         self.started_s = time.monotonic()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         given = [theirs.fileno(), self.lock, *([] if self.ready is None else [self.ready])]
@@ -246,7 +246,7 @@ def start_keeper(node_dir: str) -> None:
             return
         if time.monotonic() > deadline:
             raise NodeError(f"the node's supervisor does not answer: see {node_dir}/keeper.log")
-        time.sleep(0.02)  # one is being started in place of one that died
+        select.select([], [], [], 0.02)  # one is being started in place of one that died
 
 
 def _spawn_keeper(node_dir: str, deadline: float) -> None:

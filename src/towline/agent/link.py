@@ -9,9 +9,7 @@ else to send.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,11 +26,13 @@ from websockets.exceptions import InvalidHandshake, InvalidMessage
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
-from towline import logs
 from towline.agent.capacity import Capacity, NodeUsage
 from towline.agent.cluster.dialing import Dial
 from towline.agent.cluster.leasing import NodeLease
+from towline.agent.cluster.opening import discard, first_of
+from towline.agent.cluster.room import Room
 from towline.agent.cluster.shipping import Shipper
+from towline.agent.fetching.output import read_log
 from towline.agent.fetching.serving import ArtifactsServing
 from towline.agent.images import NodeImages
 from towline.agent.supervision import kernel
@@ -44,6 +44,7 @@ from towline.core.rows import GpuDevice
 from towline.wire import messages as wire
 from towline.wire.artifacts import ArtifactsCall
 from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
+from towline.wire.resending import send_again_soon
 from towline.wire.shipping import LogAck
 from towline.wire.usage import ReadUsage
 from towline.wire.versions import OLDEST, VERSION, agreed, apart, has
@@ -51,18 +52,18 @@ from towline.wire.versions import OLDEST, VERSION, agreed, apart, has
 HEARTBEAT_S = 2.0
 FIRST_BEAT_S = 0.1
 """How often it is asked whether the server has said by now how often it wants to hear one."""
-SILENT_BEATS = 5
-"""A link on which nothing was heard for so many heartbeats is closed, and another one opened."""
+ANOTHER_BEATS = 2
+"""Where nothing was heard on a link for so many heartbeats, another one is opened beside it, and takes its
+place once it is open; twice as many for the next one, until one is welcomed."""
+MOST_BEATS = 16
 OPEN_TIMEOUT_S = 30.0
 MAX_FRAME_BYTES = 128 * 1024**2
-MAX_READ_BYTES = 1024**2
 SHIPPED_AT_ONCE = 4
 UNSENT_BYTES = 128 * 1024
 """What the kernel takes of us before it can send it: a report waits behind no more than that."""
 
 _THERE = (InvalidHandshake, InvalidMessage, EOFError, ConnectionResetError, SSLError)
 """How it shows that somebody listens, who then did not take the link."""
-_ATTEMPT = re.compile(r"[A-Za-z0-9-]{1,200}\Z")
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -154,6 +155,7 @@ class Link:
         usage: NodeUsage | None = None,
         lease: NodeLease | None = None,
         shipper: Shipper | None = None,
+        room: Room | None = None,
         pauses: Pauses = LOCAL,
         welcomed: Callable[[bool], None] = lambda _: None,
     ) -> None:
@@ -168,6 +170,7 @@ class Link:
         self._further = further
         self._usage = usage
         self._lease = lease
+        self._room = room
         self._hello_ms = 0
         self._beat_s = HEARTBEAT_S
         self._told_welcome = welcomed
@@ -186,6 +189,8 @@ class Link:
         self._retry_s: float | None = None
         self._pauses = pauses
         self._tries = self._crowded = 0
+        self._another: asyncio.Task[_Connection | None] | None = None
+        self._patience_beats = ANOTHER_BEATS
         self._log = structlog.get_logger("agent.link")
 
     # --- what the executor wants said ---------------------------------------------------------------
@@ -205,7 +210,7 @@ class Link:
                 memory_bytes=room.memory_bytes,
                 pids=room.pids,
                 labels=me.labels,
-                runtimes=me.runtimes,
+                runtimes=me.runtimes if self._room is None else self._room.limit(me.runtimes),
                 known=known,
                 gpus=me.gpus,
                 taints=me.taints,
@@ -267,6 +272,12 @@ class Link:
         """Nothing is opened before the supervisor's journal has been read, since Hello tells of it."""
         self._ending = asyncio.get_running_loop().create_future()
         await journal_read.wait()
+        try:
+            return await self._keep_open()
+        finally:
+            self._stop_opening()
+
+    async def _keep_open(self) -> str:
         served_s = time.monotonic()
         while True:
             if reason := self._must_end(time.monotonic() - served_s):
@@ -284,6 +295,34 @@ class Link:
             self._retry_s = None
 
     async def _open(self) -> _Connection | None:
+        """The one that is being opened in place of the last one, if there is one."""
+        opening = self._another or self._open_another()
+        found = await opening
+        self._another = None
+        return found
+
+    def _open_another(self) -> asyncio.Task[_Connection | None]:
+        opening = first_of(self._open_one, apart_s=ANOTHER_BEATS * self._beat_s)
+        self._another = asyncio.get_running_loop().create_task(opening)
+        self._another.add_done_callback(self._opened)
+        return self._another
+
+    def _opened(self, another: asyncio.Task[_Connection | None]) -> None:
+        """It takes the place of the silent link, if that is still one."""
+        if another is not self._another:
+            discard(another)
+        elif self._connection is not None and another.exception() is None and another.result() is None:
+            self._another = None
+        elif self._connection is not None:
+            self._patience_beats = min(MOST_BEATS, 2 * self._patience_beats)
+            self.drop("another one has opened while nothing was heard on this one")
+
+    def _stop_opening(self) -> None:
+        another, self._another = self._another, None
+        if another is not None:
+            another.cancel()
+
+    async def _open_one(self) -> _Connection | None:
         try:
             connection = await self._dial(
                 create_connection=_Connection,
@@ -303,6 +342,7 @@ class Link:
         socket = connection.transport.get_extra_info("socket")
         if socket is not None and socket.family != AF_UNIX:
             socket.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+            send_again_soon(socket)
         return connection
 
     async def _serve(self, connection: _Connection) -> str | None:
@@ -343,11 +383,26 @@ class Link:
             silence_s = time.monotonic() - self._heard_s
             if reason := self._must_end(0.0):
                 self._end(reason)
-            elif silence_s > (SILENT_BEATS * self._beat_s if self._welcomed else OPEN_TIMEOUT_S):
+            elif silence_s > OPEN_TIMEOUT_S:
                 self.drop(f"nothing was heard on it for {silence_s:.0f} s")
+            else:
+                self._look_at_silence(silence_s)
+            if self._welcomed and self._room is not None and self._room.look():
+                self.drop(f"to say that {self._room.problem or 'the disk has room again'}")
             elif self._welcomed:
-                self.say(wire.Heartbeat(sent_boottime_ms=kernel.boottime_ms()))
+                self.say(
+                    wire.Heartbeat(
+                        sent_boottime_ms=kernel.boottime_ms(),
+                        lease_term=0 if self._lease is None else self._lease.term,
+                    )
+                )
                 self._executor.tell(on.Tick())
+
+    def _look_at_silence(self, silence_s: float) -> None:
+        if silence_s <= self._patience_beats * self._beat_s:
+            self._stop_opening()
+        elif self._another is None:
+            self._open_another()
 
     # --- what the server says -----------------------------------------------------------------------
     def _frame(self, frame: bytes) -> None:
@@ -392,6 +447,9 @@ class Link:
                     self.drop(f"it leads to a leader of the older term {message.term}")
                 elif self._lease is not None:
                     self._lease.answered(message.term, message.sent_boottime_ms)
+            case wire.Maintenance():
+                if self._lease is not None:
+                    self._lease.maintained(message.term, message.lease_ms)
             case wire.ReadLog():
                 self.say(read_log(message, self._output_dir, executor.machine.is_live(message.attempt)))
             case LogAck():
@@ -418,6 +476,7 @@ class Link:
             self._end(apart("the server", message.version, message.version, "this agent"))
             return
         self._welcomed, self._version = True, version
+        self._patience_beats = ANOTHER_BEATS
         self._beat_s = message.heartbeat_ms / 1000
         if self._lease is not None and message.term >= self._executor.machine.term:
             self._lease.welcomed(message.lease, message.term, self._hello_ms)
@@ -433,24 +492,3 @@ class Link:
             return
         self._retry_s = message.retry_ms / 1000
         self.drop(f"refused for now: {message.message}")
-
-
-def read_log(order: wire.ReadLog, output_dir: str, live: bool) -> wire.LogChunk:
-    """A piece of an attempt's output. ``live`` was asked before the read: more may follow if it holds."""
-    directory = os.path.join(output_dir, order.attempt)  # noqa: PTH118
-    offset, error = order.offset, None
-    data: bytes = b""
-    index: tuple[tuple[int, int], ...] = ()
-    end = True
-    if not _ATTEMPT.match(order.attempt):
-        error = f"{order.attempt[:200]!r} is no attempt's id"
-    else:
-        try:
-            data, index, end = logs.read(directory, order.stream, offset, min(order.limit, MAX_READ_BYTES))
-            if offset < 0:
-                offset = index[0][0] if index else logs.size(directory, order.stream)
-        except (OSError, ValueError) as problem:
-            error = str(problem)
-    return wire.LogChunk(
-        request=order.request, offset=offset, data=data, index=index, end=end and not live, error=error
-    )

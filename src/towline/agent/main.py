@@ -11,7 +11,7 @@ import contextlib
 import os
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from towline.agent import capacity
 from towline.agent.artifacts import Artifacts
 from towline.agent.cluster.dialing import Dial, dial_cluster, dial_socket
 from towline.agent.cluster.leasing import NodeLease
+from towline.agent.cluster.room import Room
 from towline.agent.cluster.shipping import Shipper
 from towline.agent.devices import LocalGpus, find_gpus
 from towline.agent.docker.side import DockerSide, probes_of
@@ -172,7 +173,12 @@ class Agent:
         )
         self._preparer.isolation = oci.isolation
         probes = probes_of(oci.probe, found.probe)
-        identity = await asyncio.to_thread(identify, self._settings, self._gpus, probes)
+        leased = ["process", *([] if oci.probe.problem is not None else ["oci"])]
+        if self._settings.local:
+            leased = []
+        identity = await asyncio.to_thread(identify, self._settings, self._gpus, probes, leased)
+        room = Room(self._settings.node_dir)
+        room.look()
         link = Link(
             self._dial(identity.id),
             identity,
@@ -185,6 +191,7 @@ class Agent:
             capacity.NodeUsage(self._settings.node_dir, self._machine),
             self._lease,
             self._shipper(),
+            room,
             pauses.LOCAL if self._settings.local else pauses.CLUSTER,
             self._moves.welcomed,
         )
@@ -265,8 +272,11 @@ def _newer(theirs: str, ours: str) -> bool:
     return theirs != ours and theirs == build.__wrapped__()
 
 
-def identify(settings: Settings, gpus: LocalGpus, containers: list[Probe]) -> Identity:
-    """Who this node is and what it has. Blocks some milliseconds: it asks crun for its version."""
+def identify(
+    settings: Settings, gpus: LocalGpus, containers: list[Probe], leased: Sequence[str] = ()
+) -> Identity:
+    """Who this node is and what it has; ``leased`` are the runtimes that end with the node lease. Blocks some
+    milliseconds: it asks crun for its version."""
     room = capacity.measure()
     probes = [process.probe(), *containers]
     return Identity(
@@ -284,7 +294,7 @@ def identify(settings: Settings, gpus: LocalGpus, containers: list[Probe]) -> Id
         runtimes=capacity.runtimes(probes),
         gpus=gpus.rows,
         taints=settings.taints,
-        protects=capacity.protections(probes),
+        protects=capacity.protections(probes, leased),
     )
 
 

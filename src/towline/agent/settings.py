@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from towline.agent.devices.configured import parse_gpus, parse_labels, parse_taints
 from towline.core.rows import GpuDevice
-from towline.errors import OperatorError
+from towline.errors import WrongSetting
 from towline.images.settings import ImageSettings
 from towline.model import units
 from towline.runtime.oci.engine import ENGINES
@@ -75,7 +75,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def read_settings(home: Path, environ: Mapping[str, str]) -> Settings:
-    """Raises OperatorError with the file or variable that is wrong, and what to write instead."""
+    """Raises WrongSetting with the file or variable that is wrong, and what to write instead."""
     values: dict[str, object] = {"name": socket.gethostname() or "local"}
     file = home / "agent.toml"
     for name, value in _from_toml(file).items():
@@ -111,17 +111,17 @@ def _from_toml(file: Path) -> dict[str, object]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise OperatorError(f"{file} cannot be read: {error}") from None
+        raise WrongSetting(f"{file} cannot be read: {error}") from None
 
 
 def _parse(name: str, value: object, source: str) -> dict[str, object]:
     if name not in _PARSERS:
-        raise OperatorError(f"{source}: there is no setting {name!r}; known are {', '.join(_PARSERS)}")
+        raise WrongSetting(f"{source}: there is no setting {name!r}; known are {', '.join(_PARSERS)}")
     field, parse = _PARSERS[name]
     try:
         return {field: parse(value)}
     except ValueError as error:
-        raise OperatorError(f"{source}: {name} is {value!r}, but {error}") from None
+        raise WrongSetting(f"{source}: {name} is {value!r}, but {error}") from None
 
 
 def _name(value: object) -> str:

@@ -8,6 +8,7 @@ writes the journal, and only then tells the agent.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -266,11 +267,19 @@ def main(arguments: list[str]) -> int:
     os.chdir("/")
     keeper = KeeperLink(node_dir, socket.socket(fileno=int(keeper_fd)), int(lock))
     keeper.take_over()
-    supervisor = Supervisor(node_dir, keeper, Runtimes(node_dir))
-    supervisor.recover(node_dir)
-    for fd in map(int, ready):
-        os.close(fd)
-    supervisor.run()
+    try:
+        supervisor = Supervisor(node_dir, keeper, Runtimes(node_dir))
+        supervisor.recover(node_dir)
+        for fd in map(int, ready):
+            os.close(fd)
+        supervisor.run()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.stderr.write(
+            f"supervisor: the disk of {node_dir} is full: the next one goes on when it has room\n"
+        )
+        return 1
     return 0
 
 

@@ -103,6 +103,19 @@ class NodeDown(Struct, frozen=True, kw_only=True):
     node: str
 
 
+class Maintain(Struct, frozen=True, kw_only=True):
+    """The only server is about to stop: connected nodes may have a node lease of ``lease_ms`` once this is
+    committed. Answered with their ids."""
+
+    lease_ms: int
+
+
+class LeaseShortened(Struct, frozen=True, kw_only=True):
+    """All on the node hold the usual lease again."""
+
+    node: str
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """Updates from a node. Answered with the attempts that the node may forget (all that ended,
     those of no interest included), to be told after the commit."""
@@ -184,6 +197,8 @@ Command = (
     | Retry
     | NodeUp
     | NodeDown
+    | Maintain
+    | LeaseShortened
     | Report
     | Drain
     | Undrain

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+PROTECTION = "lease"
+"""Among what a runtime of a node protects: keeper and supervisor can end its attempts with the node lease."""
 DRIFT_MS = 1_000
 """What clocks may drift apart in one lease, and a kill may take."""
 OTHER_ENFORCER_MS = DRIFT_MS // 2
@@ -69,11 +71,12 @@ class Silence(NamedTuple):
     keep_ms: int = 25_000
     leased: bool = False
 
-    def after_ms(self, on_disconnect: str) -> int | None:
-        """After how long an attempt counts as lost; None: not before its node is back or given up."""
+    def after_ms(self, on_disconnect: str, longer_ms: int = 0) -> int | None:
+        """After how long an attempt counts as lost; None: not before its node is back or given up.
+        ``longer_ms``: how much longer than usual its node's lease may last."""
         if on_disconnect == "keep":
             return self.keep_ms
-        return self.lost_after_ms if on_disconnect == "stop" and self.leased else None
+        return self.lost_after_ms + longer_ms if on_disconnect == "stop" and self.leased else None
 
     @property
     def first_ms(self) -> int:

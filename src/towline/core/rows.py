@@ -177,6 +177,8 @@ class NodeRow(Struct, kw_only=True):
     """Since when, in unix ms, it takes nothing new; None: it does."""
     drain_until: int | None = None
     """When what still runs there is stopped and queued again; None: it may end by itself."""
+    lease_ms: int = 0
+    """How long its node lease may last beyond the usual, as a server that stopped has said; 0: not."""
 
 
 class QueueRow(Struct, kw_only=True):

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from towline.build import build
-from towline.core.commands import AttemptUpdate, NodeDown, NodeUp, Order
+from towline.core.commands import AttemptUpdate, LeaseShortened, Maintain, NodeDown, NodeUp, Order
 from towline.core.commands import Report as ReportCommand
 from towline.core.lease import short_for
 from towline.core.rows import Changes, NodeRow, PoolSnapshot, SpecRow, TaskRow
@@ -37,6 +37,7 @@ from towline.wire.messages import (
     ImageAnswer,
     ImageCall,
     LogChunk,
+    Maintenance,
     Refused,
     Report,
     TaskInfo,
@@ -266,12 +267,19 @@ class Gateway:
 
     def _look_at_leases(self) -> None:
         """Tell of leases that are too short for so many nodes, and again when there are twice as many."""
-        nodes = len(self._links)
-        if self._lease is None or nodes < 2 * self._told_of:
+        if len(self._links) < 2 * self._told_of:
             return
-        if (what := short_for(nodes, self._lease.lease_ms, self._heartbeat_ms)) is not None:
-            self._told_of = nodes
+        if (what := self.lease_problem) is not None:
+            self._told_of = len(self._links)
             self._log.warning(what)
+
+    @property
+    def lease_problem(self) -> str | None:
+        """What may end leases of the nodes that are linked now, beside the loss of their links."""
+        nodes = len(self._links)
+        if self._lease is None or nodes == 0:
+            return None
+        return short_for(nodes, self._lease.lease_ms, self._heartbeat_ms)
 
     async def _read(self, link: Link, frames: AsyncIterator[bytes]) -> None:
         async for frame in frames:
@@ -300,6 +308,10 @@ class Gateway:
     def _heard(self, link: Link, heartbeat: Heartbeat) -> None:
         assert self._leader is not None
         term = self._leader.heard(link.node)
+        if term and heartbeat.lease_term == term and not link.lease_is_short:
+            link.lease_is_short = True
+            if self._leader.opinion(lambda pool: pool.lease_ms(link.node)):
+                self._leader.put(LeaseShortened(node=link.node), _unheard)
         if term:
             link.say(HeartbeatAnswer(term=term, sent_boottime_ms=heartbeat.sent_boottime_ms))
         elif self._leader.ready.is_set() and self._links.get(link.node) is link:
@@ -340,6 +352,15 @@ class Gateway:
             link.say(Refused(message="this node has been forgotten: enrol it again with a new join link"))
             link.close()
             self._gone(link)
+
+    async def maintain(self, lease_ms: int) -> None:
+        """This server stops, and is the only one: nodes get a longer lease, which lasts until it is back.
+        Raises Unavailable."""
+        assert self._leader is not None
+        nodes = cast("tuple[str, ...]", await self._leader.ask(Maintain(lease_ms=lease_ms)))
+        for node in nodes:
+            if node in self._links:
+                self._links[node].say(Maintenance(term=self._leader.term, lease_ms=lease_ms))
 
     def end(self) -> None:
         """This server ends: when its leader steps down, the agents are told that it is for good."""

@@ -88,6 +88,8 @@ class Link:
         """What the node has told last of the images that it is getting."""
         self.shipping: ShippingLink | None = None
         """Where the node ships the output of its attempts."""
+        self.lease_is_short = False
+        """Whether the node has said that it holds a lease of the usual length."""
         self.is_gone = False
 
     def say(self, *messages: FromServer) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from towline.core.lease import Silence, check_times
-from towline.errors import OperatorError, RequestError
+from towline.errors import RequestError, WrongSetting
 from towline.identity.joining import PORT
 from towline.model.units import parse_bytes, parse_duration
 from towline.server.webhooks.targets import Targets
@@ -88,13 +88,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node that is silent for so long is lost, and what has on_disconnect: stop runs elsewhere."""
     lost_after_keep: str = ""
     """After so long what has on_disconnect: keep runs elsewhere; empty: as lost_after."""
+    maintenance: str = "10m"
+    """Where the server is stopped, what has on_disconnect: stop goes on for so long."""
     backoff_first_ms: Count = 50
     backoff_max_ms: Count = 5_000
     """How long a leader waits between attempts to lead: doubling from the first to the last."""
 
     def __post_init__(self) -> None:
         _ = self.usage_half_life_ms, self.retention_logs_bytes, self.targets
-        _ = self.lease, self.heartbeat_ms, self.silence
+        _ = self.lease, self.heartbeat_ms, self.silence, self.maintenance_ms
         for name in ("listen", "address"):
             if getattr(self, name):
                 host_and_port(getattr(self, name), name)
@@ -123,6 +125,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def lease(self) -> LeaseTimes:
         """What the nodes of a cluster are told. Raises ValueError."""
         return LeaseTimes(lease_ms=self._time_ms("node_lease"), grace_ms=self._time_ms("lease_grace"))
+
+    @property
+    def maintenance_ms(self) -> int:
+        """Raises ValueError."""
+        return self._time_ms("maintenance")
 
     @property
     def silence(self) -> Silence:
@@ -208,7 +215,7 @@ def read_settings(
     flags: Mapping[str, Any] | None = None,
     file: Path | None = None,
 ) -> Settings:
-    """Put the sources together; ``file`` in place of the home's. Raises OperatorError with the file or
+    """Put the sources together; ``file`` in place of the home's. Raises WrongSetting with the file or
     variable that is wrong."""
     values: dict[str, Any] = {}
     if file is not None or (home / "server.toml").exists():
@@ -225,7 +232,7 @@ def read_settings(
     try:
         settings.check_lease()
     except ValueError as error:
-        raise OperatorError(f"the settings together: {error}") from None
+        raise WrongSetting(f"the settings together: {error}") from None
     return settings
 
 
@@ -235,7 +242,7 @@ def _from_toml(file: Path) -> dict[str, Any]:
     try:
         found = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise OperatorError(f"{file} cannot be read: {error}") from None
+        raise WrongSetting(f"{file} cannot be read: {error}") from None
     return _checked(found, file.parent, str(file), strict=True)
 
 
@@ -248,7 +255,7 @@ def _settings(values: dict[str, Any], home: Path, source: str, *, strict: bool) 
     try:
         return msgspec.convert({**values, "home": str(home)}, Settings, strict=strict, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise OperatorError(f"{source}: {error}") from None
+        raise WrongSetting(f"{source}: {error}") from None
 
 
 def _path(kind: type, value: object) -> object:

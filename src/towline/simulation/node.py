@@ -69,6 +69,7 @@ class SimNode:
             pids=10_000,
             labels={},
             runtimes={"process": None, "oci": None},
+            protects={"process": (lease.PROTECTION,), "oci": (lease.PROTECTION,)},
         )
         known = tuple(self.journal.values())
         link, sent_ms = self._link, self._world.now_ms

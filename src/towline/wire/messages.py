@@ -49,9 +49,10 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
 
 class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
     """Every 2 s or as Welcome says. ``sent_boottime_ms`` is CLOCK_BOOTTIME before sending; it comes back in
-    the answer."""
+    the answer. ``lease_term``: of whose answer the lease is that the node holds now; 0: it holds none."""
 
     sent_boottime_ms: int
+    lease_term: int = 0
 
 
 class Report(Struct, frozen=True, kw_only=True, tag="report"):
@@ -222,6 +223,13 @@ class ReadLog(Struct, frozen=True, kw_only=True, tag="read_log"):
     limit: int
 
 
+class Maintenance(Struct, frozen=True, kw_only=True, tag="maintenance"):
+    """The server is about to stop, and to come back: the lease that the node holds lasts for ``lease_ms``."""
+
+    term: int
+    lease_ms: int
+
+
 class Goodbye(Struct, frozen=True, kw_only=True, tag="goodbye"):
     """A local server ends, for lack of work or by request. The agent goes on with what runs on the
     node; where nothing does and nothing waits to be acknowledged, it ends too."""
@@ -255,6 +263,7 @@ FromServer = (
     | LogAck
     | ReadUsage
     | ImageCall
+    | Maintenance
     | Goodbye
     | ExecOpen
     | ExecSay

@@ -17,8 +17,10 @@ from towline.agent.artifacts import Artifacts
 from towline.agent.capacity import Capacity
 from towline.agent.cluster.dialing import dial_socket
 from towline.agent.cluster.leasing import NodeLease
+from towline.agent.cluster.opening import first_of
 from towline.agent.executor import Executor
-from towline.agent.link import Identity, Link, read_log
+from towline.agent.fetching.output import read_log
+from towline.agent.link import Identity, Link
 from towline.agent.prepare import Preparer
 from towline.agent.supervision import kernel
 from towline.agent.supervision.leasing.files import LeaseFile
@@ -298,6 +300,77 @@ async def test_a_flood_of_a_further_command_does_not_delay_what_is_urgent(agent:
     assert before < len(flood) / 2
     for _ in range(len(flood) - before):
         assert await line.hear(ExecSaid) == flood[0]
+
+
+async def test_a_server_that_stops_lengthens_the_lease_and_the_next_one_shortens_it(
+    agent: Agent, leader: Leader
+) -> None:
+    agent.supervised()
+    times = wire.LeaseTimes(lease_ms=5_000, grace_ms=100)
+    line = await leader.accept()
+    await line.hear(wire.Hello)
+    await line.say(wire.Welcome(version=wire.VERSION, build="build", term=1, heartbeat_ms=100, lease=times))
+    assert (await line.hear(wire.Heartbeat)).lease_term == 1
+    before = agent.lease.read()
+    await line.say(wire.Maintenance(term=1, lease_ms=600_000))
+    while agent.lease.read().until_ms < before.until_ms + 500_000:
+        await line.hear(wire.Heartbeat)
+    assert agent.lease.read().since_ms == before.since_ms, "what was ordered before may start still"
+    await line.close()
+    line = await leader.accept()
+    await line.hear(wire.Hello)
+    await line.say(wire.Welcome(version=wire.VERSION, build="build", term=2, heartbeat_ms=100, lease=times))
+    while (await line.hear(wire.Heartbeat)).lease_term != 2:
+        continue
+    assert agent.lease.read().until_ms < kernel.boottime_ms() + 5_000
+    assert agent.lease.read().since_ms == before.since_ms
+
+
+async def test_another_link_is_opened_beside_a_silent_one_and_takes_its_place(
+    agent: Agent, leader: Leader
+) -> None:
+    agent.supervised()
+    silent = await leader.accept()
+    await silent.hear(wire.Hello)
+    await silent.say(wire.Welcome(version=wire.VERSION, build="build", term=1, heartbeat_ms=50))
+    other = await leader.accept()
+    assert (await other.welcome()).node == "node1"
+    await silent.closed()
+
+
+async def test_where_one_of_several_tries_hangs_the_first_that_opens_is_kept() -> None:
+    class Opened:
+        def __init__(self) -> None:
+            self.aborted = False
+
+        @property
+        def transport(self) -> Opened:
+            return self
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    release, begun, made = asyncio.Event(), asyncio.Event(), [Opened(), Opened()]
+
+    async def open_one() -> Opened | None:
+        mine = made.pop()
+        if made:
+            begun.set()
+            await release.wait()
+        return mine
+
+    found = await first_of(open_one, apart_s=0.01)  # type: ignore[type-var]
+    assert begun.is_set()
+    assert found is not None
+    assert not found.aborted
+    assert made == []
+
+
+async def test_where_all_tries_fail_there_is_no_link() -> None:
+    async def open_one() -> None:
+        return None
+
+    assert await first_of(open_one, apart_s=60) is None
 
 
 async def test_each_try_in_vain_lengthens_the_pauses_and_a_welcome_ends_that(

@@ -24,7 +24,7 @@ from towline.core.commands import (
     Tick,
     attempt_id,
 )
-from towline.core.lease import Silence
+from towline.core.lease import PROTECTION, Silence
 from towline.core.pool import Pool
 from towline.core.rows import Changes, EventRow, JobRecord, NodeRow, PoolSnapshot
 from towline.model.job import Array, JobSpec, Need, Resources, Retries, TaskSpec
@@ -50,7 +50,9 @@ def each(name: str) -> Need:
     return Need(task=name, each=True)
 
 
-def node_row(name: str = "n1", instance: str = "i1", cpu_milli: int = 2000) -> NodeRow:
+def node_row(
+    name: str = "n1", instance: str = "i1", cpu_milli: int = 2000, protects: tuple[str, ...] = (PROTECTION,)
+) -> NodeRow:
     return NodeRow(
         id=name,
         name=name,
@@ -61,6 +63,7 @@ def node_row(name: str = "n1", instance: str = "i1", cpu_milli: int = 2000) -> N
         pids=10_000,
         labels={},
         runtimes={"process": None, "oci": "crun is not installed"},
+        protects={"process": protects},
     )
 
 

@@ -7,7 +7,7 @@ import datetime
 import pytest
 from tests.unit.core.driver import Driver, node_row, task
 
-from towline.core.commands import AttemptUpdate, NodeDown, NodeUp, Report
+from towline.core.commands import AttemptUpdate, LeaseShortened, Maintain, NodeDown, NodeUp, Report
 from towline.core.lease import Silence
 from towline.core.retries import backoff_ms
 from towline.errors import NotFound
@@ -302,3 +302,40 @@ def test_what_ended_with_its_lease_is_tried_again_as_lost(cut_off: tuple[Driver,
     driver.step(Report(node=node, updates=(update,)))
     assert driver.starts() == ["j1-1-0-2"]
     assert driver.element(0, task=1).losses == 1
+
+
+def test_under_stop_nothing_goes_to_a_node_that_cannot_end_it_with_its_lease() -> None:
+    """Such as one whose agent is of a version before node leases."""
+    driver = Driver(node_row("old", protects=()), silence=LEASED)
+    driver.submit(stop=task(on_disconnect="stop"), keep=task())
+    assert driver.starts() == ["j1-1-0-1"]
+    why = driver.pool.explain("j1", "stop", 0)
+    assert "by a node lease, as on_disconnect: stop needs" in str(why)
+    driver.join(node_row("new"))
+    driver.tick(1)
+    assert driver.starts() == ["j1-0-0-1"]
+    alone = Driver(node_row("old", protects=()))
+    alone.submit(stop=task(on_disconnect="stop"))
+    assert alone.starts() == ["j1-0-0-1"], "one machine alone has no lease"
+
+
+def test_a_longer_lease_of_a_server_that_stops_is_waited_for(cut_off: tuple[Driver, str, str]) -> None:
+    """By the next leader too, which counts from its takeover."""
+    driver, _, other = cut_off
+    assert driver.step(Maintain(lease_ms=60_000)) == ("n1", "n2")
+    driver.reload()
+    driver.join(node_row("n2", cpu_milli=1500))
+    assert silence(driver, 84_000, other) == ["j1-0-0-2"]
+    assert silence(driver, 87_000, other) == ["j1-1-0-2"]
+
+
+def test_a_lease_that_is_short_again_ends_as_usual(cut_off: tuple[Driver, str, str]) -> None:
+    driver, node, other = cut_off
+    driver.step(Maintain(lease_ms=60_000))
+    driver.reload()
+    driver.join(node_row("n2", cpu_milli=1500))
+    driver.join(node_row("n1", cpu_milli=1500), AttemptUpdate(attempt="j1-1-0-1", state="running"))
+    assert driver.pool.lease_ms("n1") == 60_000, "it has not said that it holds another one"
+    driver.step(LeaseShortened(node=node))
+    assert driver.pool.lease_ms("n1") == 0
+    assert "j1-1-0-2" in silence(driver, 28_000, other)

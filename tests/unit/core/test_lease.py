@@ -83,7 +83,7 @@ def test_what_silence_means() -> None:
 @given(st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 60_000), st.booleans()), max_size=30))
 def test_a_lease_ends_before_its_leader_gives_up(beats: list[tuple[int, int, bool]]) -> None:
     """Whatever comes late or never arrives."""
-    at_ms, held, heard_ms = 0, NONE, [0]
+    at_ms, held, heard_ms = 1, NONE, [1]
     for gap_ms, late_ms, answer_arrives in beats:
         at_ms += gap_ms
         heard_ms.append(at_ms + late_ms)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from towline.errors import OperatorError
+from towline.errors import WrongSetting
+from towline.launch import main
 from towline.server.settings import host_and_port, read_settings
 
 
@@ -78,11 +79,20 @@ def test_shorter_leases_and_losses_may_come_from_several_places(tmp_path: Path) 
         ('heartbeat = "20s"', {}, "heartbeat .20s. has to be less than node_lease"),
         ('lost_after_keep = "1s"', {}, "heartbeat .2s. has to be less than lost_after_keep"),
         ('lease_grace = "long"', {}, "lease_grace is 'long': a time is"),
+        ('maintenance = "soon"', {}, "maintenance is 'soon': a time is"),
         ('heartbeat = "1ms"', {}, "heartbeat is '1ms': write 100ms to 1d"),
         ("backoff_first_ms = 900", {"TOWLINE_BACKOFF_MAX_MS": "800"}, "backoff_first_ms.*backoff_max_ms"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, toml: str, environ: dict[str, str], words: str) -> None:
     (tmp_path / "server.toml").write_text(toml)
-    with pytest.raises(OperatorError, match=words):
+    with pytest.raises(WrongSetting, match=words):
         read_settings(tmp_path, environ)
+
+
+def test_wrong_settings_end_a_server_with_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOWLINE_NODE_LEASE", "30s")
+    assert main(["server", "--home", str(tmp_path)]) == 2
+    assert "node_lease (30 s) + lease_grace (3 s)" in capfd.readouterr().err

@@ -27,6 +27,18 @@ class NodeLease:
         self._times = times
         self.answered(term, sent_ms)
 
+    @property
+    def term(self) -> int:
+        """Of the leader that has granted it; 0: there is none."""
+        return 0 if self._times is None else self._file.held.term
+
+    def maintained(self, term: int, lease_ms: int) -> None:
+        """The leader that has granted it stops for a while: it lasts for so long instead."""
+        if self._times is not None and self._file.held.term == term:
+            sent_ms = self._file.held.until_ms - self._times.lease_ms
+            self._times = LeaseTimes(lease_ms=lease_ms, grace_ms=self._times.grace_ms)
+            self.answered(term, sent_ms)
+
     def answered(self, term: int, sent_ms: int) -> None:
         """It has answered a heartbeat."""
         if self._times is None:

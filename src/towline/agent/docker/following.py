@@ -132,11 +132,18 @@ class Following:
     def _runs(self, attempt: Attempt, seen: Seen) -> None:
         if attempt.record.started_ms is None:
             attempt.record.started_ms = unix_ms(seen.started_at) or kernel.wall_ms()
+            attempt.record.since_ms = self._since_ms(attempt.record.started_ms, seen.pid)
             self._save(attempt)
         if seen.running and attempt.pidfd < 0 and self._cgroups is not None:
             with suppress(OSError):
                 attempt.pidfd = os.pidfd_open(seen.pid)
         self._running(attempt)
+
+    def _since_ms(self, started_ms: int, pid: int) -> int:
+        """When it started, on a clock that nobody sets: not before its process, if that is one of ours."""
+        process = kernel.process(pid) if pid and self._cgroups is not None else None
+        first_ms = 0 if process is None else process.start_ms
+        return max(first_ms, kernel.boottime_ms() - max(0, kernel.wall_ms() - started_ms))
 
     # --- while it runs, and at its end --------------------------------------------------------------
     async def _follow(self, attempt: Attempt, name: str, seen: Seen) -> AttemptUpdate:

@@ -15,12 +15,14 @@ from towline.runtime.port import Plan
 
 
 class Record(Struct, kw_only=True):
-    """``starting``: the Engine may have been asked to start it. ``started_ms`` and ``kill_ms`` are unix ms.
+    """``starting``: the Engine may have been asked to start it. ``started_ms`` is unix ms, to be told;
+    its time counts from ``since_ms`` and it is killed at ``kill_ms``, both CLOCK_BOOTTIME, which nobody sets.
     ``cleaned``: nothing of it is left but its logs and artifacts."""
 
     plan: Plan
     starting: bool = False
     started_ms: int | None = None
+    since_ms: int | None = None
     stop: str | None = None
     kill_ms: int | None = None
     termed: bool = False

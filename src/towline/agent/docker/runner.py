@@ -155,7 +155,7 @@ class DockerRunner:
         record = attempt.record
         if record.update is not None or attempt.gone:
             return  # an end that was there before stands
-        kill_ms = kernel.wall_ms() + grace_ms
+        kill_ms = kernel.boottime_ms() + grace_ms
         if record.stop is not None and record.kill_ms is not None and kill_ms >= record.kill_ms:
             return
         record.stop, record.kill_ms = record.stop or reason, kill_ms
@@ -173,7 +173,7 @@ class DockerRunner:
         record = attempt.record
         if record.kill_ms is None:
             return
-        left_s = (record.kill_ms - kernel.wall_ms()) / 1000
+        left_s = (record.kill_ms - kernel.boottime_ms()) / 1000
         if attempt.kill is not None:
             attempt.kill.cancel()
         if left_s > 0 and not record.termed:
@@ -233,9 +233,10 @@ class DockerRunner:
         """Its container has started, now or in an earlier agent's time."""
         record = attempt.record
         loop = asyncio.get_running_loop()
-        assert record.started_ms is not None
+        if record.since_ms is None:  # of a version that did not keep it
+            record.since_ms = kernel.boottime_ms()
         if record.plan.timeout_ms is not None and attempt.timeout is None:
-            left_ms = record.started_ms + record.plan.timeout_ms - kernel.wall_ms()
+            left_ms = record.since_ms + record.plan.timeout_ms - kernel.boottime_ms()
             attempt.timeout = loop.call_later(max(0, left_ms) / 1000, self._timed_out, attempt)
         self._send_stop(attempt)
         loop.call_later(_SAY_RUNNING_S, self._say_running, attempt)

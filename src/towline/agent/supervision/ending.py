@@ -54,7 +54,7 @@ class Ending:
         kill_ms = kernel.monotonic_ms() + grace_ms
         if attempt.started is None:
             self._end(attempt, AttemptUpdate(
-                attempt=attempt.id, state=AttemptState.FINISHED, reason=reason, finished_at=kernel.wall_ms(),
+                attempt=attempt.id, state=AttemptState.FINISHED, reason=reason, finished_at=_now_ms(attempt),
             ))  # fmt: skip
             return
         first = attempt.stop is None
@@ -152,7 +152,7 @@ class Ending:
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             started_at=attempt.started.at_ms if attempt.started else None,
-            finished_at=kernel.wall_ms(),
+            finished_at=_now_ms(attempt),
             peak_memory_bytes=_peak_bytes(usage, found),
             cpu_ms=found.cpu_ms if usage.cpu_ms is None else usage.cpu_ms,
         ))  # fmt: skip
@@ -180,7 +180,7 @@ class Ending:
             reason = Reason.LEASE_EXPIRED.value
         self._end(attempt, AttemptUpdate(
             attempt=attempt.id, state=AttemptState.FINISHED, reason=reason, message=message,
-            started_at=attempt.started.at_ms if attempt.started else None, finished_at=kernel.wall_ms(),
+            started_at=attempt.started.at_ms if attempt.started else None, finished_at=_now_ms(attempt),
         ))  # fmt: skip
 
     def lost(self, attempt: Attempt, message: str) -> None:
@@ -282,3 +282,11 @@ def _peak_bytes(usage: Usage, found: Exit) -> int | None:
         return usage.peak_memory_bytes
     ours_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found.peak_kib * 1024 if found.peak_kib > ours_kib else None
+
+
+def _now_ms(attempt: Attempt) -> int:
+    """The end that is told lies as long after the start as it really did, whatever was done to the clock."""
+    started = attempt.started
+    return (
+        kernel.wall_ms() if started is None else started.at_ms + kernel.monotonic_ms() - started.monotonic_ms
+    )

@@ -24,6 +24,7 @@ from towline.errors import (
     RequestError,
     RetryError,
     TowlineError,
+    WrongSetting,
 )
 
 if TYPE_CHECKING:
@@ -193,6 +194,6 @@ def tell(error: TowlineError) -> int:
             say(safe(f"{at or 'error'}: {where}{problem.message}{remedy}"))
         return REFUSED
     say("\n".join(safe(line) for line in f"error: {error}".splitlines()))
-    if isinstance(error, RequestError):
+    if isinstance(error, RequestError | WrongSetting):
         return REFUSED
     return NO_SERVER if isinstance(error, RetryError) and not isinstance(error, OperatorError) else FAILED

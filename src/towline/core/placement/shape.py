@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from towline.core.lease import PROTECTION
 from towline.model.job import Condition, Gpu, Preference, TaskSpec
 
 WHOLE_MILLI = 1000
@@ -40,11 +41,11 @@ class Shape:
         "where",
     )
 
-    def __init__(self, spec: TaskSpec, order: int) -> None:
+    def __init__(self, spec: TaskSpec, order: int, require: tuple[str, ...]) -> None:
         asked = spec.resources
         self.order = order
         self.runtime: str = spec.runtime
-        self.require: tuple[str, ...] = _sorted(spec.require)
+        self.require = require
         self.cpu_milli = asked.cpu_milli
         self.memory_bytes = asked.memory_bytes
         self.pids = asked.pids
@@ -77,12 +78,16 @@ class Shape:
 _known: WeakValueDictionary[tuple[Any, ...], Shape] = WeakValueDictionary()
 
 
-def shape_of(spec: TaskSpec) -> Shape:
-    """The shape of a task's elements."""
+def shape_of(spec: TaskSpec, leased: bool = False) -> Shape:
+    """The shape of a task's elements. ``leased``: under on_disconnect: stop they need a node lease."""
     asked = spec.resources
+    require = spec.require
+    if leased and spec.on_disconnect == "stop":
+        require = (*require, PROTECTION)
+    require = require and _sorted(require)
     contents = (
         spec.runtime,
-        spec.require and _sorted(spec.require),
+        require,
         asked.cpu_milli,
         asked.memory_bytes,
         asked.pids,
@@ -96,7 +101,7 @@ def shape_of(spec: TaskSpec) -> Shape:
     shape = _known.get(contents)
     if shape is None:
         digest = blake2b(msgspec.msgpack.encode(contents), digest_size=8).digest()
-        shape = _known[contents] = Shape(spec, int.from_bytes(digest) >> 1)
+        shape = _known[contents] = Shape(spec, int.from_bytes(digest) >> 1, require)
     return shape
 
 

@@ -15,6 +15,8 @@ from towline.core.commands import (
     DeleteQueue,
     Drain,
     ForgetNode,
+    LeaseShortened,
+    Maintain,
     NodeDown,
     NodeUp,
     Order,
@@ -102,6 +104,10 @@ class Pool:
                 return membership.join(state, command)
             case NodeDown():
                 membership.leave(state, command.node)
+            case Maintain():
+                return membership.maintain(state, command.lease_ms)
+            case LeaseShortened():
+                membership.shortened(state, command.node)
             case Drain():
                 draining.drain(state, command)
             case Undrain():
@@ -148,6 +154,10 @@ class Pool:
     def heard(self, node: str, now_ms: int) -> bool:
         """A heartbeat of a node; nothing is written for it. Returns whether it may be answered."""
         return membership.hear(self._state, node, now_ms)
+
+    def lease_ms(self, node: str) -> int:
+        """For how long a node's lease may last beyond the usual; 0: not."""
+        return self._state.nodes[node].row.lease_ms
 
     def next_wakeup_ms(self) -> int | None:
         """When a Tick is useful next; None: not before another command."""

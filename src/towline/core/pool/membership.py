@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from towline.core.commands import NodeUp, StartOrder, StopOrder, attempt_id
 from towline.core.entries import Node
+from towline.core.lease import PROTECTION
 from towline.core.pool.reports import finish_unheard, lose, report
 from towline.core.pool.state import PoolState
 from towline.core.rows import AttemptRow, NodeRow
@@ -28,6 +29,7 @@ def join(pool: PoolState, command: NodeUp) -> tuple[str, ...]:
         for attempt in list(node.attempts.values()):
             lose(pool, node, pool.task_of(attempt), attempt, Reason.SUPERVISION_LOST, message)
     row.drain_at, row.drain_until = node.row.drain_at, node.row.drain_until
+    row.lease_ms = node.row.lease_ms
     node.row = row
     row.state = READY
     node.connected = True
@@ -91,6 +93,29 @@ def leave(pool: PoolState, node_id: str) -> None:
         pool.node_refreshed(node)
 
 
+def maintain(pool: PoolState, lease_ms: int) -> tuple[str, ...]:
+    """The nodes that are there, and know leases, may have one of this length from now on."""
+    found = [
+        node
+        for node in pool.nodes.values()
+        if node.connected
+        and node.row.state == READY
+        and any(PROTECTION in given for given in node.row.protects.values())
+    ]
+    for node in found:
+        node.row.lease_ms = lease_ms
+        pool.node_changed(node)
+    return tuple(node.row.id for node in found)
+
+
+def shortened(pool: PoolState, node_id: str) -> None:
+    """Its lease is the usual one again."""
+    node = pool.nodes.get(node_id)
+    if node is not None and node.row.lease_ms:
+        node.row.lease_ms = 0
+        pool.node_changed(node)
+
+
 def hear(pool: PoolState, node_id: str, now_ms: int) -> bool:
     """A heartbeat: memory only. Not to be answered where the node was declared lost: its lease would go on,
     and what it had may run elsewhere. It has to say first what it has."""
@@ -127,6 +152,6 @@ def _silent(pool: PoolState, node: Node) -> None:
     message = f"node {node.row.name} has been silent for {silent_ms // 1000} s"
     for attempt in list(node.attempts.values()):
         task = pool.task_of(attempt)
-        after_ms = pool.silence.after_ms(task.spec.on_disconnect)
+        after_ms = pool.silence.after_ms(task.spec.on_disconnect, node.row.lease_ms)
         if after_ms is not None and silent_ms >= after_ms:
             lose(pool, node, task, attempt, Reason.NODE_LOST, message)

@@ -89,7 +89,7 @@ def make_job(pool: PoolState, row: JobRow, spec: JobSpec) -> Job:
                 first=array.first,
                 last=array.last,
                 next=array.first,
-                shape=shape_of(task),
+                shape=shape_of(task, pool.silence.leased),
                 asks=asked_by(task.resources),
                 pending=len(edges.needs[position]),
                 dependents=edges.dependents[position],

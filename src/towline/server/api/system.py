@@ -31,7 +31,7 @@ async def show_server(request: AnyRequest) -> ServerView:
         term=service.leader.term,
         local=service.access is None,
         pid=os.getpid(),
-        problems=FAULTS.problems(),
+        problems=[*FAULTS.problems(), *filter(None, [service.gateway.lease_problem])],
     )
 
 

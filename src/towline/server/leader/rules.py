@@ -23,7 +23,7 @@ from towline.core.queues.policies.slowdown import Slowdown
 from towline.core.queues.policies.unicef import Unicef
 from towline.core.queues.policies.wfp3 import Wfp3
 from towline.core.queues.usage import HALF_LIFE_MS
-from towline.errors import OperatorError
+from towline.errors import WrongSetting
 from towline.server.leader.guarding import GuardedFilter, GuardedPolicy, GuardedScore, guarded_order
 
 PLACEMENT_GROUP, ORDER_GROUP = "towline.placement", "towline.order"
@@ -41,7 +41,7 @@ def rules_maker(
 
     ``policy`` is one of ``POLICIES``, ``order`` one of ``ORDERS``, each or the name of an entry point;
     ``plugins`` are names of entry points, parted by commas; ``half_life_ms`` is that of usage. Raises
-    OperatorError with the setting that is wrong.
+    WrongSetting with the setting that is wrong.
     """
     make_policy, make_order = placement_maker(policy), order_maker(order)
     return partial(
@@ -54,12 +54,12 @@ def rules_maker(
 
 
 def placement_maker(name: str, setting: str = "placement_policy") -> Callable[[], Policy]:
-    """Raises OperatorError for a name that is none."""
+    """Raises WrongSetting for a name that is none."""
     return POLICIES.get(name) or _load(PLACEMENT_GROUP, setting, name, POLICIES, ["scores"])
 
 
 def order_maker(name: str, setting: str = "order_policy") -> Callable[[], Order]:
-    """Raises OperatorError for a name that is none."""
+    """Raises WrongSetting for a name that is none."""
     return ORDERS.get(name) or _load(ORDER_GROUP, setting, name, ORDERS, ["key"])
 
 
@@ -67,7 +67,7 @@ Plugins = tuple[tuple[UserFilter, ...], tuple[UserScore, ...]]
 
 
 def plugins_maker(names: str, setting: str = "placement_plugins") -> Callable[[], Plugins]:
-    """Makes the filters and scores of these names, parted by commas. Raises OperatorError."""
+    """Makes the filters and scores of these names, parted by commas. Raises WrongSetting."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     return partial(
         _plugins, [_load(PLACEMENT_GROUP, setting, name, {}, ["mask", "scores"]) for name in wanted]
@@ -103,7 +103,7 @@ def _load(
     there = entry_points(group=group)
     if name not in there.names:
         known = [*own, *sorted(there.names)]
-        raise OperatorError(
+        raise WrongSetting(
             f"{setting} names {name!r}, and there is no such entry point in the group {group}: "
             f"known are {', '.join(known) or 'none'}"
         )
@@ -111,11 +111,11 @@ def _load(
         make = there[name].load()
         made = make()
     except Exception as error:
-        raise OperatorError(f"{setting}: the plugin {name!r} cannot be loaded: {error!r}") from error
+        raise WrongSetting(f"{setting}: the plugin {name!r} cannot be loaded: {error!r}") from error
     needed = ("name", "learns") if group == ORDER_GROUP else ("name",)
     lacking = [each for each in needed if not hasattr(made, each)]
     if lacking or not any(callable(getattr(made, method, None)) for method in methods):
-        raise OperatorError(
+        raise WrongSetting(
             f"{setting}: what {name!r} makes has to have a {' and a '.join(needed)} and a method "
             f"{' or '.join(methods)}"
         )

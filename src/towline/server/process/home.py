@@ -13,6 +13,7 @@ from pathlib import Path
 
 from towline.coordination.filelock import FileLease
 from towline.errors import OperatorError
+from towline.wire.resending import send_again_soon
 
 SOCKET = "tow.sock"
 START_LOCK = "start.lock"
@@ -75,5 +76,6 @@ def bind_port(host: str, port: int) -> socket.socket:
             f"cannot listen on {host} port {port}: {error.strerror or error}. Set `listen` to an address of "
             "this machine and a free port."
         ) from None
+    send_again_soon(listener)
     listener.setblocking(False)
     return listener

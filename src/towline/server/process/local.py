@@ -22,7 +22,7 @@ import structlog
 
 from towline import garbage
 from towline.coordination.filelock import FileLease
-from towline.errors import OperatorError, StoreError
+from towline.errors import OperatorError, StoreError, TowlineError
 from towline.server.gateway import Gateway
 from towline.server.leader import Leader
 from towline.server.logs.retention import JOBS_A_TURN, Retention
@@ -35,6 +35,7 @@ from towline.store.port import Store
 GRACE_S = 0.5
 """How long requests may still be answered once the server ends."""
 LEADER_END_S = 10.0
+MAINTAIN_S = 5.0
 LOAD_PATIENCE_S = 3.0
 ACCEPT_ROUNDS = 20
 LOOK_EVERY_S = 2.0
@@ -135,6 +136,8 @@ class LocalServer:
         if self.reachable:
             (self._settings.home / SOCKET).unlink(missing_ok=True)
         await http.stop_listening()
+        if door is not None:
+            await self._maintain()
         if door is None:  # a cluster's nodes wait for its next server: nobody would start their agents again
             self._gateway.end()
         self._leader.end()
@@ -148,6 +151,14 @@ class LocalServer:
             await leading
         if self._leader.stopped is not None:
             raise OperatorError(self._leader.stopped)
+
+    async def _maintain(self) -> None:
+        """What runs under on_disconnect: stop is to outlive a stop of the only server."""
+        try:
+            async with asyncio.timeout(MAINTAIN_S):
+                await self._gateway.maintain(self._settings.maintenance_ms)
+        except (TowlineError, TimeoutError) as error:
+            self._log.warning("nodes have no longer lease than usual", reason=str(error))
 
     # --- the end for lack of a home -----------------------------------------------------------------
     @property

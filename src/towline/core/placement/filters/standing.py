@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from towline.core.lease import PROTECTION
 from towline.core.placement.columns import Coded, Column, Mask, NodeColumns, Values
 from towline.core.placement.filters.conditions import about_nodes, condition_mask, values_of
 from towline.core.placement.filters.filter import Filter, Misfit, grouped
@@ -57,8 +58,12 @@ def _why_not_protected(nodes: NodeColumns, shape: Shape, columns: Column) -> lis
     reasons: list[str] = []
     for column in columns:
         given = _runtime(coded, int(column))[1:]
-        missing = ", ".join(name for name in shape.require if name not in given)
-        reasons.append(f"{missing} required, which the {shape.runtime} runtime does not give here")
+        missing = [name for name in shape.require if name not in given]
+        reasons.append(
+            f"cannot end what the {shape.runtime} runtime runs by a node lease, as on_disconnect: stop needs"
+            if missing == [PROTECTION]
+            else f"{', '.join(missing)} required, which the {shape.runtime} runtime does not give here"
+        )
     return grouped("require", reasons, "lacks what is required", permanent=True)
 
 
