@@ -27,6 +27,7 @@ from benchmarks import (
     throughput,
     usage,
 )
+from benchmarks.clusters import finished, links, rates
 from benchmarks.figures import Options, Report, table, verdict
 
 BENCHMARKS: dict[str, Callable[[Options], Report]] = {
@@ -46,6 +47,10 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "crun": containers.crun,
     "runc": containers.runc,
     "million": million.run,
+    "cluster": rates.run,
+    "cluster-crun": rates.crun,
+    "links": links.run,
+    "finished": finished.run,
 }
 
 

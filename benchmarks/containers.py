@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import jobs
@@ -28,23 +29,31 @@ def runc(options: Options) -> Report:
 
 
 def _engine(engine: str, options: Options) -> Report:
+    with fresh_home() as home:
+        home.env["TOWLINE_OCI_RUNTIME"] = engine
+        home.start_server()
+        return measured_against_loop(engine, options, home, home.cpu_s, home.path)
+
+
+def measured_against_loop(
+    engine: str, options: Options, user: Home, cpu_s: Callable[[], dict[str, float]], folder: Path
+) -> Report:
+    """``user`` runs the job; ``cpu_s`` tells what all processes that work for it have used, ``folder`` is
+    a place that the node's processes may read."""
     count = options.count(1_000, least=40)
     pairs = max(options.pairs, PAIRS) if options.scale >= 1 else options.pairs
     ours: list[Measured] = []
     bare: list[Measured] = []
     plain: list[Measured] = []
-    with fresh_home() as home:
-        home.env["TOWLINE_OCI_RUNTIME"] = engine
-        image = busybox_image(home.path)
-        home.start_server()
-        home.tow("run", jobs.written(_job("warm", image, 40), home.path))
-        rootfs = asyncio.run(ImageStore(home.path / "unpacked").ensure(image, None)).rootfs
-        file = jobs.written(_job("containers", image, count), home.path)
-        for _ in range(pairs):
-            with_config, without = _loop(engine, rootfs, count)
-            bare.append(with_config)
-            plain.append(without)
-            ours.append(_measured(home, file))
+    image = busybox_image(folder)
+    user.tow("run", jobs.written(_job("warm", image, 40), folder))
+    rootfs = asyncio.run(ImageStore(folder / "unpacked").ensure(image, None)).rootfs
+    file = jobs.written(_job("containers", image, count), folder)
+    for _ in range(pairs):
+        with_config, without = _loop(engine, rootfs, count)
+        bare.append(with_config)
+        plain.append(without)
+        ours.append(_measured(user, cpu_s, file))
     resources = f"cpu: {CPU_MILLI / 1000:g}, seccomp and user namespace on, {AT_A_TIME} at a time"
     title = f"{count:,} x true in containers of {engine}, {resources}"
     method = (
@@ -69,10 +78,10 @@ def _figures(count: int, ours: list[Measured], bare: list[Measured], plain: list
     ]
 
 
-def _measured(home: Home, file: str) -> Measured:
-    before = home.cpu_s()
-    run = home.tow("run", file)
-    return Measured(run.wall_s, sum(spent(before, home.cpu_s()).values()))
+def _measured(user: Home, cpu_s: Callable[[], dict[str, float]], file: str) -> Measured:
+    before = cpu_s()
+    run = user.tow("run", file)
+    return Measured(run.wall_s, sum(spent(before, cpu_s()).values()))
 
 
 def _loop(engine: str, rootfs: Path, count: int) -> list[Measured]:

@@ -117,6 +117,12 @@ class Home:
         raise RuntimeError(f"the {role} has ended")
 
     # --- the end ----------------------------------------------------------------------------------
+    def end_server(self, number: int) -> None:
+        """Send the server that ``start_server`` has started a signal that ends it, and wait for its end."""
+        assert self._server is not None
+        self._server.send_signal(number)
+        self._server.wait(PATIENCE_S)
+
     def stop(self) -> None:
         """End all processes: the server and the agent by SIGTERM, then supervisor and keeper, which
         retire; whatever is left after that by SIGKILL."""

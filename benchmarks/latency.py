@@ -11,6 +11,7 @@ from benchmarks.alone import Supervisor, supervisor_alone
 from benchmarks.figures import Figure, Options, Report, median_of
 from benchmarks.home import TOW, fresh_home
 from towline.client import Client
+from towline.client.cluster.remote import Remote
 
 COMMAND = ["run", "--runtime", "process", "--", "true"]
 WARM_RUNS = 5
@@ -27,11 +28,11 @@ def run(options: Options) -> Report:
             warm += [home.tow(*COMMAND).wall_s for _ in range(WARM_RUNS)]
     with fresh_home() as home, supervisor_alone() as supervisor:
         home.start_server()
-        whole, own = asyncio.run(_measured(str(home.path / "tow.sock"), supervisor))
+        whole, own = asyncio.run(measured(str(home.path / "tow.sock"), supervisor))
     figures = [
         median_of("tow run, nothing started", cold, "s", most=3.0),
         median_of("tow run, warm", warm, "s", most=0.6),
-        _above(whole, own),
+        above(whole, own),
         median_of("open connection", whole, "ms"),
         median_of("the runtime's own time", own, "ms"),
     ]
@@ -42,15 +43,16 @@ def run(options: Options) -> Report:
     return Report(name="latency", title="one `true`", method=method, figures=figures)
 
 
-def _above(whole: list[float], own: list[float]) -> Figure:
+def above(whole: list[float], own: list[float]) -> Figure:
     value = statistics.median(whole) - statistics.median(own)
     return Figure(name="open connection, above the runtime's own", value=value, unit="ms", most=15.0)
 
 
-async def _measured(socket: str, supervisor: Supervisor) -> tuple[list[float], list[float]]:
+async def measured(at: str | Remote, supervisor: Supervisor) -> tuple[list[float], list[float]]:
+    """Milliseconds of each submit and wait from one open client, and of each run of the supervisor alone."""
     whole: list[float] = []
     own: list[float] = []
-    async with Client(socket) as client:
+    async with Client(at) as client:
         for _ in range(JOBS + 5):
             own.append(supervisor.run(1) * 1000)
             begin = time.perf_counter()

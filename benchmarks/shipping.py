@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -15,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from benchmarks.clusters.joined import cluster
 from benchmarks.figures import Figure, Options, Report, median_of
-from benchmarks.home import PATIENCE_S, Home, cpu_of, fresh_home
+from benchmarks.home import Home, cpu_of
 from towline.client import Client
 
 BLOCK_BYTES = 1 << 20
@@ -31,10 +28,10 @@ def run(options: Options) -> Report:
     blocks = options.count(BLOCKS)
     size_mb = blocks * BLOCK_BYTES / 1e6
     found: dict[str, list[float]] = {name: [] for name in ("floor", "shipped", "agent", "server")}
-    with fresh_home() as server, fresh_home() as node:
-        agent = _cluster(server, node)
-        pids = {"server": server.pid("server"), "agent": agent.pid}
-        with _peak_of(agent.pid) as peak:
+    with cluster() as joined:
+        server = joined.server
+        pids = {"server": server.pid("server"), "agent": joined.agent.pid}
+        with _peak_of(joined.agent.pid) as peak:
             for _ in range(options.pairs):
                 found["floor"].append(size_mb / _floor_s(server.path, blocks))
                 before = {role: sum(cpu_of(pid)) for role, pid in pids.items()}
@@ -55,33 +52,6 @@ def run(options: Options) -> Report:
             Figure(name="the agent's memory at most (RSS)", value=peak.rss_mb, unit="MB", most=150),
         ],
     )
-
-
-def _cluster(server: Home, node: Home) -> subprocess.Popen[bytes]:
-    """A server that listens over TLS, and an agent that has joined it."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    server.env["TOWLINE_LISTEN"] = f"127.0.0.1:{port}"
-    server.start_server(arguments=("--without-agent",))
-    link = asyncio.run(_join_link(server, port))
-    command = [sys.executable, "-P", "-m", "towline.launch", "agent", "--home", str(node.path)]
-    with (node.path / "agent.log").open("ab") as log:
-        agent = subprocess.Popen(command, env={**node.env, "TOWLINE_JOIN": link}, stdout=log, stderr=log)
-    asyncio.run(_until_joined(server))
-    return agent
-
-
-async def _join_link(server: Home, port: int) -> str:
-    async with Client(server.path / "tow.sock") as client:
-        body = {"address": f"127.0.0.1:{port}"}
-        answer = await client.request("POST", "/v1/tokens/join", body=body)
-    return str(msgspec.json.decode(answer)["link"])
-
-
-async def _until_joined(server: Home) -> None:
-    async with asyncio.timeout(PATIENCE_S), Client(server.path / "tow.sock") as client:
-        while not any(node.state == "ready" for node in await client.nodes()):  # noqa: ASYNC110 - nobody tells us
-            await asyncio.sleep(0.05)
 
 
 def _floor_s(folder: Path, blocks: int) -> float:

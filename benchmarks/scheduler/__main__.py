@@ -15,6 +15,7 @@ from benchmarks.scheduler import logs, openb, scale, shares
 from benchmarks.scheduler.keeping import Kept
 from benchmarks.scheduler.published import ALLOCATION
 from benchmarks.scheduler.rows import Row, table
+from towline import garbage
 
 PARTS = ("openb", "logs", "scale", "shares")
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"The scheduler core; {os.cpu_count()} CPUs, load {load}, Python {sys.version.split()[0]}", flush=True
     )
+    garbage.settle()
     rows: list[Row] = []
     details: list[str] = []
     made: dict[str, Callable[[], list[Row]]] = {

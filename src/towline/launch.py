@@ -289,11 +289,12 @@ def _remote(settings: Settings, app: ASGIApp, access: Access | None) -> Remote |
     from towline.server.access.authority import own_names
     from towline.server.access.guard import remote_door
     from towline.server.facts import NAMESPACE
-    from towline.server.process.home import bind_port
+    from towline.server.process.home import allow_many_files, bind_port
     from towline.server.process.local import Remote
     from towline.server.settings import host_and_port
 
     host, port = host_and_port(settings.listen, "listen")
+    allow_many_files()
     listener = bind_port(host, port)
     reached = [settings.reached_at()[0]] if settings.address else []
     names = own_names(host, [*reached, *settings.names])

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from socket import AF_UNIX, IPPROTO_TCP, TCP_NOTSENT_LOWAT
+from ssl import SSLError
 from typing import Any, Protocol
 
 import msgspec
@@ -37,6 +38,7 @@ from towline.agent.images import NodeImages
 from towline.agent.supervision import kernel
 from towline.core.agent import events as on
 from towline.core.agent.machine import AgentMachine
+from towline.core.agent.pauses import LOCAL, Pauses
 from towline.core.commands import AttemptUpdate
 from towline.core.rows import GpuDevice
 from towline.wire import messages as wire
@@ -52,14 +54,14 @@ FIRST_BEAT_S = 0.1
 SILENT_BEATS = 5
 """A link on which nothing was heard for so many heartbeats is closed, and another one opened."""
 OPEN_TIMEOUT_S = 30.0
-FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 0.5
 MAX_FRAME_BYTES = 128 * 1024**2
 MAX_READ_BYTES = 1024**2
 SHIPPED_AT_ONCE = 4
 UNSENT_BYTES = 128 * 1024
 """What the kernel takes of us before it can send it: a report waits behind no more than that."""
 
+_THERE = (InvalidHandshake, InvalidMessage, EOFError, ConnectionResetError, SSLError)
+"""How it shows that somebody listens, who then did not take the link."""
 _ATTEMPT = re.compile(r"[A-Za-z0-9-]{1,200}\Z")
 
 
@@ -152,6 +154,7 @@ class Link:
         usage: NodeUsage | None = None,
         lease: NodeLease | None = None,
         shipper: Shipper | None = None,
+        pauses: Pauses = LOCAL,
     ) -> None:
         self._dial = dial
         self._identity = identity
@@ -178,7 +181,8 @@ class Link:
         self._heard_s = 0.0
         self._ending: asyncio.Future[str] | None = None
         self._retry_s: float | None = None
-        self._missed = False
+        self._pauses = pauses
+        self._tries = self._crowded = 0
         self._log = structlog.get_logger("agent.link")
 
     # --- what the executor wants said ---------------------------------------------------------------
@@ -260,7 +264,7 @@ class Link:
         """Nothing is opened before the supervisor's journal has been read, since Hello tells of it."""
         self._ending = asyncio.get_running_loop().create_future()
         await journal_read.wait()
-        served_s, pause_s = time.monotonic(), 0.0
+        served_s = time.monotonic()
         while True:
             if reason := self._must_end(time.monotonic() - served_s):
                 return reason
@@ -269,9 +273,11 @@ class Link:
                 if reason := await self._serve(connection):
                     return reason
                 if self._welcomed:
-                    served_s, pause_s = time.monotonic(), 0.0
-            await asyncio.sleep(random.uniform(0, pause_s) + (self._retry_s or 0))
-            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s or FIRST_PAUSE_S)
+                    served_s = time.monotonic()
+                    self._tries = self._crowded = 0
+            bound_s = self._pauses.bound_s(self._tries, self._crowded)
+            await asyncio.sleep(random.uniform(0, bound_s) + (self._retry_s or 0))
+            self._tries += 1
             self._retry_s = None
 
     async def _open(self) -> _Connection | None:
@@ -286,11 +292,10 @@ class Link:
                 user_agent_header=None,
             )
         except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError) as error:
-            if not self._missed:
+            if self._tries == 0:
                 self._log.info("no link to a server", reason=str(error) or type(error).__name__)
-            self._missed = True
+            self._crowded += isinstance(error, _THERE)
             return None
-        self._missed = False
         assert isinstance(connection, _Connection)
         socket = connection.transport.get_extra_info("socket")
         if socket is not None and socket.family != AF_UNIX:

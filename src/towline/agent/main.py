@@ -35,6 +35,7 @@ from towline.agent.settings import Settings
 from towline.agent.supervisor_client import SupervisorClient
 from towline.build import build
 from towline.coordination.filelock import FileLease
+from towline.core.agent import pauses
 from towline.core.agent.machine import AgentMachine
 from towline.images import ImageStore
 from towline.logs.notes import tell_never_started
@@ -167,6 +168,7 @@ class Agent:
             capacity.NodeUsage(self._settings.node_dir, self._machine),
             self._lease,
             self._shipper(),
+            pauses.LOCAL if self._settings.local else pauses.CLUSTER,
         )
         self._docker.supervisor = self._supervisor
         self._executor.attach(link, self._docker)

@@ -114,7 +114,8 @@ class Record:
     __slots__ = ("_fade", "_publish_every", "counts", "published", "seen", "version")
 
     def __init__(self, fade: int, publish_every: int = 1) -> None:
-        self.counts = np.zeros(BUCKETS, dtype=np.int64)
+        self.counts: dict[int, int] = {}
+        """By bucket; most kinds fill a few."""
         self.seen = 0
         self.version = 0
         self.published = self.counts
@@ -122,16 +123,26 @@ class Record:
         self._fade = fade
         self._publish_every = publish_every
 
-    def learn(self, run_ms: int) -> None:
-        self.counts -= self.counts >> self._fade
-        self.counts[bucket_of(run_ms)] += _ONE
+    def learn(self, bucket: int) -> None:
+        counts, fade = self.counts, self._fade
+        for at, count in counts.items():
+            counts[at] = count - (count >> fade)
+        counts[bucket] = counts.get(bucket, 0) + _ONE
         self.seen += 1
         if self.seen % self._publish_every == 0 or self.seen & (self.seen - 1) == 0:
             self.publish()
 
     def publish(self) -> None:
-        self.published = self.counts.copy()
+        if self._publish_every > 1:
+            self.published = self.counts.copy()
         self.version += 1
+
+    def weights(self) -> Weights:
+        """What is published, all buckets."""
+        found = np.zeros(BUCKETS, dtype=np.int64)
+        for at, count in self.published.items():
+            found[at] = count
+        return found
 
 
 class Lengths:
@@ -140,25 +151,34 @@ class Lengths:
     def __init__(self) -> None:
         self._records: dict[Key, Record] = {(): Record(_POOL_FADE, _PUBLISH_EVERY)}
 
-    def learn(self, kinds: Sequence[Key], run_ms: int) -> None:
+    def learn(self, kinds: Sequence[Key], run_ms: int) -> list[tuple[Key, int]]:
         """An attempt has ended by itself or at its timeout after ``run_ms``. (What was cancelled,
-        preempted or lost tells nothing.) ``kinds``: from coarse to fine, without the pool's."""
-        self._records[()].learn(run_ms)
+        preempted or lost tells nothing.) ``kinds``: from coarse to fine, without the pool's.
+        Returns of each, the pool's first, how many attempts it has learnt from."""
+        bucket, records = bucket_of(run_ms), self._records
+        pool = records[()]
+        pool.learn(bucket)
+        seen: list[tuple[Key, int]] = [((), pool.seen)]
         for kind in kinds:
-            record = self._records.pop(kind, None) or Record(_FADE)
-            record.learn(run_ms)
-            self._records[kind] = record
-        while len(self._records) > MAX_KINDS + 1:
-            oldest = iter(self._records)
+            record = records.pop(kind, None) or Record(_FADE)
+            record.learn(bucket)
+            records[kind] = record
+            seen.append((kind, record.seen))
+        while len(records) > MAX_KINDS + 1:
+            oldest = iter(records)
             next(oldest)  # the pool's stays
-            del self._records[next(oldest)]
+            del records[next(oldest)]
+        return seen
 
     def version(self, kinds: Sequence[Key]) -> int:
         """Rises when ``expected`` for these kinds may have changed: whoever keeps an answer asks this."""
         found = self._records.get
-        return self._records[()].version + sum(
-            record.version for kind in kinds if (record := found(kind)) is not None
-        )
+        version = self._records[()].version
+        for kind in kinds:
+            record = found(kind)
+            if record is not None:
+                version += record.version
+        return version
 
     def expected(self, kinds: Sequence[Key], stated_ms: int | None, limit_ms: int | None) -> Expected | None:
         """``stated_ms``: the task's own ``expect``, which is believed until an attempt outlives it.
@@ -176,34 +196,25 @@ class Lengths:
         for kind in ((), *kinds):
             record = self._records.get(kind)
             if record is not None and record.version:
-                mixed = _mix(record.published, mixed)
+                mixed = _mix(record.weights(), mixed)
         return mixed
-
-    def seen(self, kind: Key) -> int:
-        """How many attempts of a kind it has learnt from."""
-        record = self._records.get(kind)
-        return 0 if record is None else record.seen
 
     def kept(self, kind: Key) -> tuple[int, dict[int, int]]:
         """What ``dump`` says of one kind: attempts seen, and counts by bucket."""
         record = self._records[kind]
-        return record.seen, {int(at): int(record.counts[at]) for at in np.flatnonzero(record.counts)}
+        return record.seen, {at: count for at, count in sorted(record.counts.items()) if count}
 
     def dump(self) -> list[tuple[Key, int, dict[int, int]]]:
         """Everything learnt, to be kept over a takeover: kind, attempts seen, counts by bucket; the
         kind that learnt last stands last."""
-        return [
-            (kind, record.seen, {int(at): int(record.counts[at]) for at in np.flatnonzero(record.counts)})
-            for kind, record in self._records.items()
-        ]
+        return [(kind, *self.kept(kind)) for kind in self._records]
 
     def load(self, rows: Sequence[tuple[Key, int, dict[int, int]]]) -> None:
         """Take over what another process dumped, in its order."""
         for kind, seen, counts in rows:
             record = Record(_POOL_FADE, _PUBLISH_EVERY) if kind == () else Record(_FADE)
             record.seen = seen
-            for at, count in counts.items():
-                record.counts[at] = count
+            record.counts.update(counts)
             if seen:
                 record.publish()
             self._records[kind] = record

@@ -13,6 +13,14 @@ DRIFT_MS = 1_000
 """What clocks may drift apart in one lease, and a kill may take."""
 OTHER_ENFORCER_MS = DRIFT_MS // 2
 """After the grace the supervisor has killed; where it has not by so much later, the keeper does."""
+LEADERSHIP_MS = 5_000
+"""For so long nobody else leads after a leader has died."""
+TAKEOVER_MS = 5_000
+"""The next leader, or the same one started again, loads the pool in that time."""
+JITTER_MS = 2_000
+"""An agent tries again after so long at most; see core/agent/pauses.py."""
+LINK_MS = 5
+"""What a server needs for one agent that comes back, TLS and all, on a busy machine: docs/BENCHMARKS.md."""
 
 
 class Lease(NamedTuple):
@@ -82,6 +90,25 @@ def check_times(lease_ms: int, grace_ms: int, lost_after_ms: int) -> None:
             f"for drifting clocks is {_seconds(needed_ms)}, and has to be less than lost_after "
             f"({_seconds(lost_after_ms)}): shorten node_lease or lease_grace, or raise lost_after"
         )
+
+
+def reconnect_ms(nodes: int) -> int:
+    """How long it takes until so many nodes, which come at once, are all linked again."""
+    return JITTER_MS + LINK_MS * nodes
+
+
+def short_for(nodes: int, lease_ms: int, heartbeat_ms: int) -> str | None:
+    """What to say where leases may end because a leader is followed by another one: that costs the work of
+    `stop` attempts, and breaks no promise. None where they are long enough for so many nodes."""
+    needed_ms = LEADERSHIP_MS + TAKEOVER_MS + reconnect_ms(nodes) + heartbeat_ms
+    if needed_ms < lease_ms:
+        return None
+    many = f"{nodes} nodes are" if nodes > 1 else "one node is"
+    return (
+        f"after a restart of the server it may take {_seconds(needed_ms)} until {many} linked again, and "
+        f"node_lease is {_seconds(lease_ms)}: what has on_disconnect: stop may end meanwhile. "
+        "Raise node_lease, and lost_after with it"
+    )
 
 
 def _seconds(ms: int) -> str:

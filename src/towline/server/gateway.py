@@ -17,6 +17,7 @@ import structlog
 from towline.build import build
 from towline.core.commands import AttemptUpdate, NodeDown, NodeUp, Order
 from towline.core.commands import Report as ReportCommand
+from towline.core.lease import short_for
 from towline.core.rows import Changes, NodeRow, PoolSnapshot, SpecRow, TaskRow
 from towline.errors import NodeError, NotFound, Unavailable
 from towline.server.events import Feed
@@ -82,6 +83,7 @@ class Gateway:
         """Each node's latest link from its Hello on, joined or not: only its end is the node's."""
         self._specs: dict[str, SpecRow] = {}
         self._open = 0
+        self._told_of = 0
         self._ending = False
         self._log = structlog.get_logger("gateway")
         self.changed = asyncio.Event()
@@ -257,7 +259,17 @@ class Gateway:
         )
         link.say(Ack(term=term, seq=0, forget=cast("tuple[str, ...]", answer)))
         self._log.info("node is up", node=link.node, name=link.name, instance=link.instance)
+        self._look_at_leases()
         self.changed.set()
+
+    def _look_at_leases(self) -> None:
+        """Tell of leases that are too short for so many nodes, and again when there are twice as many."""
+        nodes = len(self._links)
+        if self._lease is None or nodes < 2 * self._told_of:
+            return
+        if (what := short_for(nodes, self._lease.lease_ms, self._heartbeat_ms)) is not None:
+            self._told_of = nodes
+            self._log.warning(what)
 
     async def _read(self, link: Link, frames: AsyncIterator[bytes]) -> None:
         async for frame in frames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -297,3 +298,23 @@ async def test_a_flood_of_a_further_command_does_not_delay_what_is_urgent(agent:
     assert before < len(flood) / 2
     for _ in range(len(flood) - before):
         assert await line.hear(ExecSaid) == flood[0]
+
+
+async def test_each_try_in_vain_lengthens_the_pauses_and_a_welcome_ends_that(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds: list[float] = []
+    monkeypatch.setattr(random, "uniform", lambda _, bound: bounds.append(bound) or 0.0)
+    agent.supervised()
+    async with asyncio.timeout(30):
+        while len(bounds) < 5:  # noqa: ASYNC110 - the link tells nobody
+            await asyncio.sleep(0.001)
+        async with listening(tmp_path / "tow.sock") as leader:
+            line = await leader.accept()
+            await line.welcome()
+            await line.hear(wire.Heartbeat)
+            tries = len(bounds)
+        while len(bounds) <= tries:  # noqa: ASYNC110 - the link tells nobody
+            await asyncio.sleep(0.001)
+    assert bounds[:5] == [0.05, 0.1, 0.2, 0.4, 0.5]
+    assert bounds[tries] == 0.05

@@ -16,7 +16,9 @@ from towline.core.lease import (
     grace_left_ms,
     is_overdue,
     may_start,
+    reconnect_ms,
     renewed,
+    short_for,
 )
 
 HELD = Lease(term=3, since_ms=1_000, until_ms=21_000, grace_ms=3_000)
@@ -88,7 +90,22 @@ def test_a_lease_ends_before_its_leader_gives_up(beats: list[tuple[int, int, boo
         if answer_arrives:
             before = held
             held = renewed(held, 1, at_ms, 20_000, 3_000)
-            if held.since_ms == before.since_ms and held != before:
+            if held.since_ms == before.since_ms and held != before != NONE:
                 assert at_ms < before.until_ms
     if held is not NONE:
         assert held.until_ms + held.grace_ms + DRIFT_MS < max(heard_ms) + 25_000
+
+
+def test_more_nodes_need_a_longer_lease() -> None:
+    assert reconnect_ms(200) == 3_000
+    assert short_for(1_000, 20_000, 2_000) is None
+    said = short_for(2_000, 20_000, 2_000)
+    assert said is not None
+    assert said.startswith("after a restart of the server it may take 24 s until 2000 nodes are linked again")
+    assert "Raise node_lease" in said
+    assert short_for(2_000, 24_000, 2_000) is not None  # it has to be more, not as much
+    assert short_for(2_000, 24_001, 2_000) is None
+
+
+def test_one_node_is_told_of_as_one() -> None:
+    assert "until one node is linked again" in (short_for(1, 5_000, 500) or "")

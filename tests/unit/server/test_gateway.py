@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from structlog.testing import capture_logs
 from tests.builders import task
 from tests.unit.server.conftest import FaultyStore, report, submit_command
 
@@ -449,3 +450,24 @@ async def test_a_node_is_asked_about_its_images_and_answers_in_steps(world: Worl
     with pytest.raises(Unavailable, match="is not connected"):
         await waiting
     await agent.serving
+
+
+async def test_leases_that_are_too_short_for_so_many_nodes_are_told_of(tmp_path: Path) -> None:
+    world = World(tmp_path, listen="127.0.0.1:0", node_lease="14s", heartbeat="1900ms")
+    await world.store.open()
+    running = asyncio.create_task(world.leader.run())
+    await world.leader.ready.wait()
+    told: list[int] = []
+    agents: list[Agent] = []
+    with capture_logs() as logged:
+        for at in range(20):
+            agents.append(Agent(world.gateway))
+            agents[-1].say(hello(node=f"n{at}"))
+            await agents[-1].hear(Welcome)
+            told.append(sum("Raise node_lease" in line["event"] for line in logged))
+    assert told == [0] * 19 + [1]  # 13.9 s and 5 ms a node are less than 14 s for 19 of them
+    for agent in agents:
+        agent.hang_up()
+    await asyncio.gather(*(agent.serving for agent in agents))
+    world.leader.end()
+    await running

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from towline import garbage
+
 if TYPE_CHECKING:
     from towline.simulation.described.policies import Setup
 
@@ -100,6 +102,8 @@ class Progress:
         self._began = self._told = time.monotonic()
 
     def __enter__(self) -> Callable[[int], None]:
+        # The pool that is simulated is as large as a server's, and is to cost what it costs there.
+        garbage.settle()
         return self._tell
 
     def __exit__(self, *_: object) -> None:

@@ -217,9 +217,10 @@ class NodeColumns:
 
     def put_free_devices(self, column: int, ledger: Ledger) -> None:
         """Take over what is free of a node's devices."""
-        row = self.device_free[column]
-        row[:] = -1
-        row[: len(ledger.whole)] = ledger.free_milli()
+        free_milli = ledger.free_milli()
+        self.device_free[column] = free_milli + [-1] * (self.device_free.shape[1] - len(free_milli))
+        if not self.slices_free:
+            return
         for free in self.slices_free.values():
             free[column] = 0
         for kind, count in ledger.free_slices().items():

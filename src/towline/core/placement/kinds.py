@@ -35,13 +35,10 @@ class Amounts(NamedTuple):
     shape: Shape | None
 
 
-class OfDevices(NamedTuple):
-    """Of some nodes, [node, kind]: what their devices alone would allow."""
-
-    fitting: Numbers
-    """How many shares (or whole devices) of the kind fit on all devices together."""
-    amount: Numbers
-    """What is free of the devices where one fits, in 64ths of an element."""
+FITTING, AMOUNT = range(2)
+"""Of some nodes, [node, 0 or 1, kind], ``Numbers`` say what their devices alone would allow: how many shares
+(or whole devices) of the kind fit on all devices together; and what is free of the devices where one fits, in
+64ths of an element."""
 
 
 class Kinds:
@@ -53,10 +50,8 @@ class Kinds:
         self._cpu: Numbers = np.zeros(0)
         self._memory: Numbers = np.zeros(0)
         self._count: Numbers = np.zeros(0)
-        self._fitting: Numbers = np.zeros((WHOLE_MILLI + 1, 0))
-        """[thousandths free, kind]: how many shares fit on a device."""
-        self._amount: Numbers = np.zeros((WHOLE_MILLI + 1, 0))
-        """The same: what is free of it, where one fits, in 64ths of an element. Rounded for each device, so
+        self._of_device: Numbers = np.zeros((WHOLE_MILLI + 1, 2, 0))
+        """[thousandths free, 0 or 1, kind]: what one device allows. The amount is rounded for each device, so
         that equal changes of devices are equal numbers on every node: what differs by rounding alone must
         not decide between nodes."""
         self._serves: Numbers = np.zeros((0, 0))
@@ -72,41 +67,39 @@ class Kinds:
         asked = np.array([kind.gpu_milli for kind in more], dtype=np.int64)
         count = np.array([kind.gpu_count for kind in more], dtype=np.int64)
         amount = np.where(free >= asked, np.rint(free * DEVICES_PART / (asked * count)), 0)
-        self._fitting = np.hstack([self._fitting, (free // asked).astype(np.float64)])
-        self._amount = np.hstack([self._amount, amount])
+        added = np.stack([(free // asked).astype(np.float64), amount], axis=1)
+        self._of_device = np.concatenate([self._of_device, added], axis=2)
         self._serves = np.zeros((0, 0))
 
     def of_devices(
         self, view: NodeColumns, gpu_milli: NDArray[np.int64], kind: Column, first: int
-    ) -> OfDevices:
-        """What these free devices would allow to kinds from ``first`` on.
+    ) -> Numbers:
+        """What these free devices would allow to kinds from ``first`` on: [node, 0 or 1, kind].
 
         ``gpu_milli``: [node, device] thousandths free. ``kind``: that of each node's first device.
         """
-        serves = self._serving(view)[kind + 1, first:]
-        fitting = np.take(self._fitting[:, first:], gpu_milli, axis=0).sum(axis=1) * serves
-        return OfDevices(fitting, np.take(self._amount[:, first:], gpu_milli, axis=0).sum(axis=1) * serves)
+        allowed = self._of_device[:, :, first:].take(gpu_milli, axis=0).sum(axis=1)
+        allowed *= self._serving(view)[kind + 1, None, first:]
+        return allowed
 
-    def without(self, now: OfDevices, level: Column, milli: int, count: int, first: int) -> OfDevices:
-        """The same once an element has so many thousandths of ``count`` devices that had ``level`` free.
+    def taken(self, level: Column, milli: int, count: int, first: int) -> Numbers:
+        """How that changes once an element has so many thousandths of ``count`` devices that had ``level``
+        free.
 
-        Where a kind may not have the devices, numbers are 0 or below: nothing fits.
+        Where a kind may not have the devices, what is left is 0 or below: nothing fits.
         """
-        fitting, amount = self._fitting[:, first:], self._amount[:, first:]
-        return OfDevices(
-            now.fitting + count * (fitting[level - milli] - fitting[level]),
-            now.amount + count * (amount[level - milli] - amount[level]),
-        )
+        of_device = self._of_device[:, :, first:]
+        return (of_device.take(level - milli, axis=0) - of_device.take(level, axis=0)) * count
 
-    def usable(self, devices: OfDevices, cpu_milli: Column, memory_bytes: Column, first: int) -> Numbers:
+    def usable(self, devices: Numbers, cpu_milli: Column, memory_bytes: Column, first: int) -> Numbers:
         """[node, kind from ``first`` on]: how much nodes with this left could take, in 64ths of elements."""
-        fits = devices.fitting / self._count[first:]
+        fits = devices[:, FITTING] / self._count[first:]
         np.minimum(fits, cpu_milli[:, None] / self._cpu[first:], out=fits)
         np.minimum(fits, memory_bytes[:, None] / self._memory[first:], out=fits)
         np.floor(fits, out=fits)
         np.maximum(fits, 0, out=fits)
         found = fits * (UNIT - DEVICES_PART)
-        found += devices.amount
+        found += devices[:, AMOUNT]
         found *= fits > 0
         return found
 

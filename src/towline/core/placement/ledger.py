@@ -73,11 +73,14 @@ class Ledger:
         ``first``: the place in ``whole`` of the device that a policy has chosen for a share.
         """
         devices = self.slices if shape.gpu is not None and shape.gpu.slice is not None else self.whole
-        fitting = [
-            (device.kind.memory_bytes, self.free(device), at)
-            for at, device in enumerate(devices)
-            if self.free(device) >= shape.gpu_milli and eligible(device.kind)
-        ]
+        fitting: list[tuple[int, int, int]] = []
+        serves: dict[Kind, bool] = {}
+        for at, device in enumerate(devices):
+            kind, free = device.kind, self.free(device)
+            if kind not in serves:
+                serves[kind] = eligible(kind)
+            if free >= shape.gpu_milli and serves[kind]:
+                fitting.append((kind.memory_bytes, free, at))
         chosen = _of_one_kind(devices, sorted(fitting), shape.gpu_count)
         if first is not None and any(at == first for _, _, at in fitting):
             chosen = [first]

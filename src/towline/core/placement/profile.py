@@ -39,11 +39,13 @@ class Seen:
 
 
 class Profile:
-    """``total``: elements with GPUs that were counted. ``kinds``: by key, in the order of their coming.
+    """``total``: elements with GPUs that were counted; ``gpu_milli``: thousandths of devices that they asked
+    for. ``kinds``: by key, in the order of their coming.
     ``halvings``: how often all counts were halved."""
 
     def __init__(self) -> None:
         self.total = 0
+        self.gpu_milli = 0
         self.halvings = 0
         self.kinds: dict[KindKey, Seen] = {}
 
@@ -55,6 +57,7 @@ class Profile:
         if count < 1 or not (shape.whole or shape.shares):
             return None
         self.total += count
+        self.gpu_milli += count * shape.gpu_count * shape.gpu_milli
         key = kind_key(shape)
         seen = self.kinds.get(key)
         if seen is not None:
@@ -68,6 +71,7 @@ class Profile:
     def _halve(self) -> None:
         self.halvings += 1
         self.total //= 2
+        self.gpu_milli //= 2
         for seen in self.kinds.values():
             seen.count //= 2
 

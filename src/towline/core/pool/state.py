@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import copy
 from heapq import heappush
 from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from towline.core.commands import AttemptKey, Order
 from towline.core.entries import Job, Node, Task
@@ -30,7 +32,7 @@ from towline.core.rows import (
     SpecRow,
 )
 
-Row = TypeVar("Row")
+Row = TypeVar("Row", bound=Struct)
 
 Timer = tuple[int, str, int, int, int]
 """(when, job, task, index, attempt number) of a retry whose backoff ends then."""
@@ -285,4 +287,4 @@ class Batch:
 
 
 def _copies(rows: Iterable[Row]) -> list[Row]:
-    return [copy(row) for row in rows]
+    return [replace(row) for row in rows]

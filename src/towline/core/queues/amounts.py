@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from towline.model.job import Resources
 from towline.model.units import human_bytes, show_cpu
@@ -33,15 +33,16 @@ def from_row(given: Mapping[str, int]) -> dict[int, int]:
     return {at: given[name] for at, name in enumerate(NAMES) if name in given}
 
 
-def dominant(held: list[int], capacity: list[int]) -> tuple[int, int]:
+def dominant(held: Sequence[int], capacity: Sequence[int]) -> tuple[int, int]:
     """(share, resource) of the resource of which ``held`` is the largest part of ``capacity``.
 
     The dominant share of Ghodsi et al., "Dominant Resource Fairness" (NSDI 2011), in ``SCALE``.
     """
     share, resource = 0, CPU
     for at in SHARED:
-        if held[at] and capacity[at]:
-            part = held[at] * SCALE // capacity[at]
+        some, whole = held[at], capacity[at]
+        if some and whole:
+            part = some * SCALE // whole
             if part > share:
                 share, resource = part, at
     return share, resource

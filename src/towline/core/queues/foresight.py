@@ -35,17 +35,18 @@ class Foresight:
     def look(self, task: Task) -> None:
         """Take over what has been learnt about a task since it was last looked at. Little by little
         more is known: a task is looked at again when an eighth has been added."""
-        version = self.lengths.version(kinds(task))
+        found = kinds(task)
+        version = self.lengths.version(found)
         if task.known >= 0 and version <= task.known + task.known // 8:
             return
         spec = task.spec
         task.known = version
-        task.expected = self.lengths.expected(kinds(task), spec.expect_ms, spec.timeout_ms)
+        task.expected = self.lengths.expected(found, spec.expect_ms, spec.timeout_ms)
         task.item = self._item(task)
 
     def _item(self, task: Task) -> Item:
         """A task as the order sees it."""
-        share, resource = dominant(list(task.asks), self._capacity)
+        share, resource = dominant(task.asks, self._capacity)
         cpu_milli = task.asks[CPU] if resource == CPU else share * self._capacity[CPU] // SCALE
         return Item(
             submitted_at=task.job.row.submitted_at,
@@ -73,10 +74,8 @@ class Foresight:
 
     def learn(self, task: Task, run_ms: int) -> list[Key]:
         """An attempt has ended by itself or at its timeout; returns the kinds to be written."""
-        found = kinds(task)
-        self.lengths.learn(found, run_ms)
-        seen = {kind: self.lengths.seen(kind) for kind in ((), *found)}
-        return [kind for kind, count in seen.items() if count in _WRITTEN_AT or count % KEPT_EVERY == 0]
+        seen = self.lengths.learn(kinds(task), run_ms)
+        return [kind for kind, count in seen if count % KEPT_EVERY == 0 or count in _WRITTEN_AT]
 
     def row(self, kind: Key) -> DurationRow:
         namespace, name, task = (*kind, "", "", "")[:3]
@@ -97,7 +96,7 @@ class Foresight:
         """A task comes in: the size and length that it is counted with from now on, and how long it
         should wait at most, given all the work before it."""
         self.look(task)
-        task.load = max(1, dominant(list(task.asks), self._capacity)[0])
+        task.load = max(1, dominant(task.asks, self._capacity)[0])
         task.longest_ms = task.spec.timeout_ms or 2 * _mean_ms(task)
         task.patient_until = now_ms + self.work.patience_ms(now_ms, task.longest_ms, SCALE)
         assert task.item is not None

@@ -70,8 +70,9 @@ def _identify(tokens: Tokens, enrolments: Enrolments, namespace: str) -> Callabl
     return identify
 
 
-def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Litestar's guard of all routes. Raises Unauthenticated or Forbidden."""
+async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Litestar's guard of all routes; one that is not async would be run in another thread each time.
+    Raises Unauthenticated or Forbidden."""
     scope = cast("dict[str, Any]", connection.scope)
     method = scope.get("method", WEBSOCKET)
     rule = rule_of(method, scope["path_template"])

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from towline import garbage
 from towline.core.commands import Command, Order, Tick
 from towline.core.placement.choosing.rules import Rules
 from towline.core.pool import Pool
@@ -22,7 +23,6 @@ from towline.core.rows import Changes, JobRow, PoolSnapshot
 from towline.errors import OperatorError, RetryError, StoreError, Unavailable
 from towline.model.states import JobState, Reason
 from towline.server.facts import NAMESPACE
-from towline.server.leader import garbage
 from towline.server.leader.aftermath import Aftermath
 from towline.server.leader.batch import Answered, Applier, Batch, Entry, PoisonedEntry
 from towline.server.leader.clock import Clock

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from towline.errors import OperatorError
 
 SOCKET = "tow.sock"
 START_LOCK = "start.lock"
-BACKLOG = 1024
+BACKLOG = 4096
+"""Connections that wait to be accepted, as far as net.core.somaxconn allows: beyond them the kernel drops
+what comes, and it comes again seconds later."""
 
 
 async def wait_for_lease(lease: FileLease, patience_s: float) -> None:
@@ -29,6 +32,12 @@ async def wait_for_lease(lease: FileLease, patience_s: float) -> None:
         raise OperatorError(
             f"{lease.path.parent} is served by {who}: stop it, or use another TOWLINE_HOME"
         ) from None
+
+
+def allow_many_files() -> None:
+    """A connection is a file, and the usual limit of a process is 1,024 of them: take what we may have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def lease_path(home: Path) -> Path:

@@ -17,10 +17,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
+from towline.server.process.home import BACKLOG
 from towline.server.process.places import Places
 
 KEEP_ALIVE_S = 75
-HANDSHAKE_S = 10
+HANDSHAKE_S = 20
+"""When all nodes of a large cluster come at once, the last ones wait for the others' handshakes."""
 FIRST_REQUEST_S = 20
 HEADERS_S = 20
 """The head of a request may take so long over TLS."""
@@ -184,10 +186,10 @@ class HttpServer:
             return _Connection(config=self._config, server_state=self._state, app_state={}, _loop=loop)
 
         if tls is None:
-            self._server = await loop.create_unix_server(protocol, sock=listener)
+            self._server = await loop.create_unix_server(protocol, sock=listener, backlog=BACKLOG)
         else:
             self._server = await loop.create_server(
-                protocol, sock=listener, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S
+                protocol, sock=listener, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S
             )
 
     @property

@@ -20,10 +20,11 @@ from typing import Any
 
 import structlog
 
+from towline import garbage
 from towline.coordination.filelock import FileLease
 from towline.errors import OperatorError, StoreError
 from towline.server.gateway import Gateway
-from towline.server.leader import Leader, garbage
+from towline.server.leader import Leader
 from towline.server.logs.retention import JOBS_A_TURN, Retention
 from towline.server.process.home import SOCKET, START_LOCK
 from towline.server.process.http import HttpServer

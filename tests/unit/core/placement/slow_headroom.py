@@ -63,11 +63,15 @@ def headroom_of(nodes: Nodes, policy: Headroom) -> list[int]:
 
 def prices(nodes: Nodes, policy: Headroom) -> list[int]:
     found: list[int] = []
+    free = sum(sum(Left(nodes, column).free) for column in range(nodes.n))
+    coming = free / max(policy.profile.gpu_milli, 1)
     for at, usable in enumerate(headroom_of(nodes, policy)):
         seen = policy._adopted[at]
         count = (headroom.SORT_COUNT if seen is None else seen.count) + float(policy._folded[at])
         room = max(usable / UNIT - headroom.RESERVE, headroom.LEAST_HEADROOM)
         price = float(policy._weights[at]) * count / room * (_PRICE / max(policy.profile.total, 1))
+        beyond = count * coming / room - headroom.SCARCE_FROM
+        price *= 1 + headroom.SCARCE * min(max(beyond, 0), headroom.SCARCE_MOST)
         found.append(round(min(price, _MAX_PRICE)))
     return found
 

@@ -22,7 +22,7 @@ from towline.core.placement.choosing.scores import (
 )
 from towline.core.placement.columns import CPU, DISK, MEMORY, PIDS, Column, Mask, NodeColumns
 from towline.core.placement.filters.gpus import elements_by_devices
-from towline.core.placement.filters.resources import asked_of
+from towline.core.placement.filters.resources import asked_of, have_room
 from towline.core.placement.shape import Shape
 
 FEW = 12
@@ -127,7 +127,8 @@ class Candidates:
         if self.keys is not None:
             self.keys[columns] = NO
         left = columns[self.standing[columns]]
-        for filter_ in rules.changing:
+        left = left[have_room(nodes, shape, left)]
+        for filter_ in rules.further:
             if not len(left):
                 return
             left = left[filter_.mask(nodes, shape, left)]

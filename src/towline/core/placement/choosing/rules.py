@@ -13,6 +13,7 @@ from towline.core.placement.choosing.scores import BestFit, Policy
 from towline.core.placement.columns import Column, NodeColumns
 from towline.core.placement.filters.filter import Filter, UserFilter, user_filter
 from towline.core.placement.filters.misfits import FILTERS
+from towline.core.placement.filters.resources import FREE
 from towline.core.placement.shape import Shape
 from towline.core.queues.policies.order import Order
 from towline.core.queues.policies.slowdown import Slowdown
@@ -69,7 +70,8 @@ class Rules:
         self.filters: tuple[Filter, ...] = (*FILTERS, *map(user_filter, filters))
         self.scores = scores
         self.static = tuple(each for each in self.filters if each.static)
-        self.changing = tuple(each for each in self.filters if not each.static)
+        self.further = tuple(each for each in self.filters if not each.static and each not in FREE)
+        """Those on what changes with the load, without those on amounts (``resources.have_room``)."""
         self.policy_moves, self.plain_moves = _moves(self.policy), _moves(self.plain)
         fitting = isinstance(self.plain, BestFit) and (isinstance(self.policy, BestFit) or self.policy_moves)
         self.quick = fitting and not filters and not scores

@@ -84,7 +84,10 @@ def compose(
     nodes: NodeColumns, shape: Shape, columns: Column, wishes: Column | int, policy: Column | int
 ) -> Column | int:
     """The numbers that order these columns, or the one of them all: 0 or above."""
-    keys = within_bits(policy) + _HALF + np.minimum(np.maximum(wishes, 0), MAX_WISHES) * _WISH
+    if isinstance(policy, int) and isinstance(wishes, int):
+        keys: Column | int = _key(wishes, policy)
+    else:
+        keys = within_bits(policy) + _HALF + np.minimum(np.maximum(wishes, 0), MAX_WISHES) * _WISH
     if shape.gpu is not None:
         return keys
     return keys + (nodes.device_kinds.codes[columns] == 0) * _KEEPS_GPUS
@@ -103,8 +106,12 @@ def within_bits(policy: Column | int) -> Column:
 def compose_one(nodes: NodeColumns, shape: Shape, column: int, wishes: int, policy: int) -> int:
     """The same of one column."""
     keeps = shape.gpu is None and nodes.device_kinds.codes.item(column) == 0
-    key = min(max(policy, -_HALF), _HALF - 1) + _HALF + min(max(wishes, 0), MAX_WISHES) * _WISH
+    key = _key(wishes, policy)
     return key + _KEEPS_GPUS if keeps else key
+
+
+def _key(wishes: int, policy: int) -> int:
+    return min(max(policy, -_HALF), _HALF - 1) + _HALF + min(max(wishes, 0), MAX_WISHES) * _WISH
 
 
 def wishes_met(nodes: NodeColumns, shape: Shape, columns: Column) -> Column:

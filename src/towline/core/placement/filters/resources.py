@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from towline.core.placement.columns import CPU, DISK, MEMORY, PIDS, Column, Mask, NodeColumns
 from towline.core.placement.filters.filter import Filter, Misfit
 from towline.core.placement.shape import Shape
@@ -43,6 +45,12 @@ def _free(resource: int) -> Filter:
         return [Misfit(NAMES[resource], text, len(columns), best)]
 
     return Filter(NAMES[resource], False, mask, why)
+
+
+def have_room(nodes: NodeColumns, shape: Shape, columns: Column) -> Mask:
+    """What all of ``FREE`` say together, at the cost of one."""
+    asked = np.array(asked_of(shape), dtype=np.int64)
+    return np.logical_and.reduce(nodes.free_amounts.take(columns, axis=1) >= asked[:, None], axis=0)
 
 
 def amount(resource: int, value: int) -> str:

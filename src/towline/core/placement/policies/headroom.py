@@ -8,7 +8,8 @@ numbers. Its cost is what it takes of each kind's headroom, times a price that r
 
 The first part is the slope of a sum of logarithms of headrooms, so a kind with room for three more is
 dear, and one that fits anywhere is cheap: scarce models, empty machines for elements with many devices,
-and CPUs beside free devices are kept where they matter, without a rule for each. Every sort of machine
+and CPUs beside free devices are kept where they matter, without a rule for each. The price rises further
+where more of a kind would come than there is room for, if what is free was asked for as until now. Every sort of machine
 with several devices also counts as a kind that came once, so that machines stay empty for a large element
 before the first one was seen. The second part fills shared devices so that what remains of them is of use.
 
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from towline.core.placement.classes import NodeClasses
 from towline.core.placement.columns import Column, NodeColumns, Number, grown
 from towline.core.placement.gpu_fit import least_level
-from towline.core.placement.kinds import UNIT, Amounts, Kinds, Numbers, OfDevices
+from towline.core.placement.kinds import UNIT, Amounts, Kinds, Numbers
 from towline.core.placement.leftovers import by_milli, expected_leftovers
 from towline.core.placement.profile import GPUS_OF_KEY, Profile, Seen, kind_key
 from towline.core.placement.shape import WHOLE_MILLI, Shape
@@ -38,6 +39,11 @@ SORT_COUNT = 0.1
 RESERVE = 2
 """Headroom is counted without the last two elements: they cost most."""
 LEAST_HEADROOM = 0.05
+SCARCE = 16
+SCARCE_FROM, SCARCE_MOST = 0.5, 1
+"""A price rises by so many times itself for what a kind's scarcity is above the first number, the second at
+most. Scarcity: the elements of the kind that come until all devices are taken, to those that there is room
+for."""
 DEVICE_PRICE = 64
 MAX_KINDS = 128
 FIRST_LOOK = 32
@@ -94,12 +100,16 @@ class Headroom:
         self._folded: Numbers = np.zeros(0)
         self._sorts: dict[tuple[int, int, int], None] = {}
         self._classes = NodeClasses()
-        self._devices = OfDevices(np.zeros((0, 0)), np.zeros((0, 0)))
-        """Of each class."""
+        self._devices: Numbers = np.zeros((0, 2, 0))
+        """[class, 0 or 1, kind]: what its devices allow, as in ``kinds.py``."""
         self._usable: Numbers = np.zeros((0, 0))
         """[class, kind]"""
         self._version: Column = np.zeros(0, dtype=np.int64)
         """Of each node, when it was put into its class."""
+        self._free: Column = np.zeros(0, dtype=np.int64)
+        """Thousandths of devices that are free on a node of each class."""
+        self._free_milli = 0
+        """The same of all nodes together."""
         self._headroom: Numbers = np.zeros(0)
         self._known = 0
         self._rows: dict[Shape, _Rows] = {}
@@ -127,7 +137,7 @@ class Headroom:
         stale = asked[rows.version[asked] != classes.version[asked]]
         if len(stale):
             self._take(ask, rows, stale, 0)
-        takes = rows.takes[asked, : self._kinds.n].astype(np.float64)
+        takes = rows.takes.take(asked, axis=0)[:, : self._kinds.n].astype(np.float64)
         costs = (takes @ self._prices()).astype(np.int64)
         if ask.shares:
             level = rows.level[asked]
@@ -155,26 +165,48 @@ class Headroom:
     def _reclassify(self, view: NodeColumns, columns: Column) -> None:
         """These nodes have changed: their classes, and the headroom with them."""
         classes = self._classes
+        if len(columns) == 1 and self._version.item(columns.item()) >= 0:
+            self._move(view, columns.item())
+            return
         # Before others enter: they may be given the number of a class that is empty then.
-        self._headroom -= self._usable[classes.leave(view, columns), : self._kinds.n].sum(axis=0)
+        self._count(classes.leave(view, columns), -1)
         new = classes.enter(view, columns)
         if len(new):
             self._reckon(view, new, 0)
-        self._headroom += self._usable[classes.of[columns], : self._kinds.n].sum(axis=0)
+        self._count(classes.of[columns], 1)
         self._version[columns] = view.version[columns]
+
+    def _count(self, numbers: Column, times: int) -> None:
+        """A node of each of these classes has come (or gone, with −1)."""
+        self._headroom += times * self._usable[numbers, : self._kinds.n].sum(axis=0)
+        self._free_milli += times * int(self._free[numbers].sum())
+
+    def _move(self, view: NodeColumns, column: int) -> None:
+        """One node that was known has changed, as after every placement."""
+        # Before it moves: it may be given the number of a class that is empty then.
+        n, before = self._kinds.n, self._classes.of.item(column)
+        self._headroom -= self._usable[before, :n]
+        self._free_milli -= self._free.item(before)
+        now, is_new = self._classes.move(view, column)
+        if is_new:
+            self._reckon(view, np.array([now], dtype=np.int64), 0)
+        self._headroom += self._usable[now, :n]
+        self._free_milli += self._free.item(now)
+        self._version[column] = view.versions[column]
 
     def _reckon(self, view: NodeColumns, numbers: Column, first: int) -> None:
         """What nodes of these classes could take of kinds from ``first`` on."""
         classes, kinds = self._classes, self._kinds
         if len(self._usable) < classes.size:
             self._usable = grown(self._usable, classes.size, 0)
-            self._devices = OfDevices(*(grown(part, classes.size, 0) for part in self._devices))
+            self._devices = grown(self._devices, classes.size, 0)
+            self._free = grown(self._free, classes.size, 0)
         free, device_kind = classes.gpu_milli[numbers], classes.device_kind[numbers]
         devices = kinds.of_devices(view, free, device_kind, first)
         cpu, memory = classes.cpu_milli[numbers], classes.memory_bytes[numbers]
         self._usable[numbers, first : kinds.n] = kinds.usable(devices, cpu, memory, first)
-        for kept, part in zip(self._devices, devices, strict=True):
-            kept[numbers, first : kinds.n] = part
+        self._devices[numbers, :, first : kinds.n] = devices
+        self._free[numbers] = free.sum(axis=1)
 
     def _know_sorts(self, view: NodeColumns, columns: Column) -> None:
         """Each new sort of machine with several devices counts as a kind that came once."""
@@ -229,7 +261,7 @@ class Headroom:
         self._weights = np.append(self._weights, weights)
         self._folded = np.append(self._folded, np.zeros(len(kinds)))
         self._usable = _wider(self._usable, self._kinds.n)
-        self._devices = OfDevices(*(_wider(part, self._kinds.n) for part in self._devices))
+        self._devices = _wider(self._devices, self._kinds.n)
         self._reckon(view, np.arange(classes.n, dtype=np.int64), first)
         added = classes.nodes[: classes.n] @ self._usable[: classes.n, first : self._kinds.n]
         self._headroom = np.append(self._headroom, added)
@@ -242,6 +274,8 @@ class Headroom:
         headroom = np.maximum(self._headroom / UNIT - RESERVE, LEAST_HEADROOM)
         counts = self._counts + self._folded
         prices = self._weights * counts / headroom * (_PRICE / max(self.profile.total, 1))
+        scarcity = counts * (self._free_milli / max(self.profile.gpu_milli, 1)) / headroom
+        prices *= 1 + SCARCE * np.minimum(np.maximum(scarcity - SCARCE_FROM, 0), SCARCE_MOST)
         return np.rint(np.minimum(prices, _MAX_PRICE))
 
     # --- what an element would take -------------------------------------------------------------------
@@ -270,15 +304,15 @@ class Headroom:
     def _take(self, ask: Shape, rows: _Rows, numbers: Column, first: int) -> None:
         """What an element takes of nodes of these classes, each of which has room for it."""
         kinds, classes = self._kinds, self._classes
-        devices = OfDevices(*(part[numbers, first : kinds.n] for part in self._devices))
+        devices = self._devices.take(numbers, axis=0)[:, :, first : kinds.n]
         if ask.shares:
             level = rows.level[numbers] = least_level(classes.gpu_milli[numbers], ask.gpu_milli)
-            devices = kinds.without(devices, level, ask.gpu_milli, 1, first)
+            devices += kinds.taken(level, ask.gpu_milli, 1, first)
         elif ask.whole:
-            devices = kinds.without(devices, _ALL_OF_IT, WHOLE_MILLI, ask.gpu_count, first)
+            devices += kinds.taken(_ALL_OF_IT, WHOLE_MILLI, ask.gpu_count, first)
         cpu = classes.cpu_milli[numbers] - ask.cpu_milli
         usable = kinds.usable(devices, cpu, classes.memory_bytes[numbers] - ask.memory_bytes, first)
-        takes = self._usable[numbers, first : kinds.n] - usable
+        takes = self._usable.take(numbers, axis=0)[:, first : kinds.n] - usable
         rows.takes[numbers, first : kinds.n] = np.minimum(takes, _MOST_TAKEN)
         rows.version[numbers] = classes.version[numbers]
 
@@ -297,5 +331,5 @@ def _rounded(kinds: int) -> int:
 
 def _wider(array: NDArray[Number], kinds: int) -> NDArray[Number]:
     """The array with room for so many kinds."""
-    more = _rounded(kinds) - array.shape[1]
-    return np.pad(array, ((0, 0), (0, more))) if more > 0 else array
+    more = _rounded(kinds) - array.shape[-1]
+    return np.pad(array, ((0, 0),) * (array.ndim - 1) + ((0, more),)) if more > 0 else array

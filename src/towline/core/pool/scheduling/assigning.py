@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
+from msgspec.structs import replace
 
 from towline.core.commands import StartOrder
 from towline.core.entries import Node, Task
@@ -50,7 +50,7 @@ def assign(pool: PoolState, task: Task, node: Node, most: int, placed: str) -> i
         _activate(pool, task, element)
         chosen.append(element)
     for index in take_fresh(task, most - len(chosen)):
-        element = copy(_ELEMENT)
+        element = replace(_ELEMENT)
         element.job, element.task, element.index = task.job.row.id, task.position, index
         task.placed[index] = element
         _activate(pool, task, element)
@@ -82,7 +82,7 @@ def _order(pool: PoolState, task: Task, node: Node, chosen: list[ElementRow], pl
     told: list[list[int]] = []
     for element, device in zip(chosen, devices, strict=True):
         index, number = element.index, element.number
-        attempt = copy(_ATTEMPT)
+        attempt = replace(_ATTEMPT)
         attempt.job, attempt.task, attempt.index, attempt.number = job, position, index, number
         attempt.node, attempt.assigned_at, attempt.devices, attempt.placed = node_id, now_ms, device, placed
         key = (job, position, index, number)

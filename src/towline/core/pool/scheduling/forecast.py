@@ -114,7 +114,7 @@ class _Machine:
         return self.now_ms - self._begin_ms < FURTHEST_MS
 
     def _work(self, ahead: Ahead, count: int) -> int:
-        return max(dominant(list(ahead.asks), self._capacity)[0], 1) * ahead.length_ms * count
+        return max(dominant(ahead.asks, self._capacity)[0], 1) * ahead.length_ms * count
 
     def when(self, asks: Amounts) -> int | None:
         """When one more of these can start behind what has started."""
@@ -130,7 +130,7 @@ class _Machine:
             if amount:
                 room = min(room, self._free[at] // amount)
                 room = min(room, (self._most[at] - self._mine[at]) // amount)
-        size = dominant(list(asks), self._capacity)[0]
+        size = dominant(asks, self._capacity)[0]
         if self._share is not None and size and self._active and self.now_ms < self._rivals_until:
             # As the pass does, it lets the last one pass the share.
             left = self._share - dominant(self._mine, self._capacity)[0]
@@ -192,5 +192,5 @@ def _work_of_others(pool: PoolState, queue: Queue) -> int:
         if task.job.queue is not queue:
             if task.expected is None:
                 return NEVER_MS * SCALE
-            work += dominant(list(task.asks), pool.capacity)[0] * task.expected.mean_ms * task.placeable
+            work += dominant(task.asks, pool.capacity)[0] * task.expected.mean_ms * task.placeable
     return work

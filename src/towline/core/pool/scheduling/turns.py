@@ -55,6 +55,8 @@ class Turns:
     def run(self, queue: Queue, asked: Amounts, most: int) -> int:
         """How many elements in a row ``queue``, whose turn it is, takes before another one is next:
         1 to ``most``."""
+        if self._is_alone(queue):
+            return max(1, most)
         if most <= 1 or not self._first_after(queue, asked, 1):
             return 1
         lo, hi = 1, 2  # it is still first after ``lo`` of them
@@ -69,6 +71,10 @@ class Turns:
                 hi = middle
         # The element that makes another queue the next one is itself still taken.
         return min(most, lo + 1)
+
+    def _is_alone(self, leaf: Queue) -> bool:
+        """Whether no other queue has candidates, on any level above it."""
+        return all(len(self._heaps[queue.parent]) == 1 for queue in leaf.path)
 
     def _first_after(self, leaf: Queue, asked: Amounts, count: int) -> bool:
         """Whether it is still the queue's turn once it holds ``count`` elements more."""

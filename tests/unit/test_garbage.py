@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from towline.server.leader import garbage
+from towline import garbage
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Benchmarks of a server with nodes that have joined it over TLS."""
