@@ -152,16 +152,18 @@ async def _serve(settings: Settings, *, with_agent: bool) -> int:
 
 
 async def _build_and_run(settings: Settings, listener: socket.socket, agent: AgentProcess | None) -> None:
+    from towline.identity.roles import DEFAULT
     from towline.server.access.audit import Audit
     from towline.server.access.auditing import audited
     from towline.server.api.app import local_app, make_app
     from towline.server.api.service import Service
     from towline.server.events import Feed
-    from towline.server.facts import NAMESPACE, Facts
+    from towline.server.facts import Facts
     from towline.server.gateway import Gateway
     from towline.server.leader import InHand, Leader, in_hand_path
     from towline.server.leader.clock import Clock
     from towline.server.leader.rules import rules_maker
+    from towline.server.logs.own_node import OwnNode
     from towline.server.logs.retention import Retention
     from towline.server.process.local import LocalServer
     from towline.server.webhooks.delivering import Deliverer
@@ -181,9 +183,10 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     gateway.attach(leader)
     archive = None if receiving is None else receiving.archive
     days, output_bytes = settings.retention_days, settings.retention_logs_bytes
-    retention = Retention(store, archive, settings.pool, days, output_bytes)
+    own_node = OwnNode(settings.home / "node") if archive is None else None
+    retention = Retention(store, archive, settings.pool, days, output_bytes, own_node=own_node)
     server = LocalServer(settings, store, leader, gateway, retention)
-    facts = Facts(store, NAMESPACE)
+    facts = Facts(store, DEFAULT)
     service = Service(
         settings=settings,
         store=store,
@@ -216,13 +219,13 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
 def _intake(
     settings: Settings, store: Store, leader: Leader, secrets: Secrets, with_agent: bool, cluster: bool
 ) -> Intake:
-    from towline.server.facts import NAMESPACE
+    from towline.identity.roles import DEFAULT
     from towline.server.intake import Intake
 
     return Intake(
         store,
         leader,
-        NAMESPACE,
+        DEFAULT,
         settings.pool,
         partial(_mount_roots, settings.home),
         partial(_policy, settings.home),
@@ -241,23 +244,23 @@ async def _receiving(home: Path, store: Store) -> Receiving:
     return Receiving(archive, store)
 
 
-def _check_submitted(secrets: Secrets, settings: Settings, spec: JobSpec) -> None:
+def _check_submitted(secrets: Secrets, settings: Settings, namespace: str, spec: JobSpec) -> None:
     """What a job names that has to be there, or be allowed."""
     from towline.server.webhooks.targets import check_targets
 
-    secrets.check(spec)
+    secrets.within(namespace).check(spec)
     check_targets(spec, settings.targets)
 
 
 async def _vault(store: Store, home: Path) -> tuple[Vault, Logins, Secrets]:
     """What is kept encrypted, with what of it is held in memory."""
-    from towline.server.facts import NAMESPACE
+    from towline.identity.roles import DEFAULT
     from towline.server.vault import KEY_FILE, Vault
     from towline.server.vault.logins import Logins
     from towline.server.vault.secrets import Secrets
 
     vault = Vault(store, home / KEY_FILE)
-    logins, secrets = Logins(vault, NAMESPACE), Secrets(vault, NAMESPACE)
+    logins, secrets = Logins(vault, DEFAULT), Secrets(vault, DEFAULT)
     await logins.load()
     await secrets.load()
     return vault, logins, secrets
@@ -288,7 +291,6 @@ def _remote(settings: Settings, app: ASGIApp, access: Access | None) -> Remote |
     from towline.identity.tls import server_context, use
     from towline.server.access.authority import own_names
     from towline.server.access.guard import remote_door
-    from towline.server.facts import NAMESPACE
     from towline.server.process.home import allow_many_files, bind_port
     from towline.server.process.local import Remote
     from towline.server.settings import host_and_port
@@ -299,7 +301,7 @@ def _remote(settings: Settings, app: ASGIApp, access: Access | None) -> Remote |
     reached = [settings.reached_at()[0]] if settings.address else []
     names = own_names(host, [*reached, *settings.names])
     tls = server_context(access.authority.server(names), access.authority.certificate)
-    door = remote_door(app, access.tokens, access.enrolments, NAMESPACE)
+    door = remote_door(app, access.tokens, access.enrolments)
     return Remote(door, listener, tls, lambda: use(tls, access.authority.server(names)))
 
 

@@ -7,8 +7,7 @@ import os
 import re
 import signal
 import subprocess
-import sys, faulthandler
-faulthandler.dump_traceback_later(60, exit=True)
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,7 @@ TOLD = [
 ]
 LINES = 400
 INTERRUPTED = """
-import sys, faulthandler
-faulthandler.dump_traceback_later(60, exit=True)
+import sys
 from towline.client import SyncClient
 with SyncClient() as client:
     job = client.job("long")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from litestar.connection import ASGIConnection
 
+from towline.identity.roles import DEFAULT
+from towline.server.access.guard import namespace_of
 from towline.server.events import Feed
 from towline.server.facts import Facts
 from towline.server.gateway import Gateway
@@ -54,6 +56,21 @@ class Service:
     metrics: Metrics | None = None
     """Likewise."""
 
+    namespace: str = DEFAULT
+    """Where the request works: facts, intake and secrets are of it."""
+
+    def within(self, namespace: str) -> Service:
+        """The same for requests of another namespace."""
+        if namespace == self.namespace:
+            return self
+        return replace(
+            self,
+            namespace=namespace,
+            facts=self.facts.within(namespace),
+            intake=self.intake.within(namespace),
+            secrets=self.secrets.within(namespace),
+        )
+
     @property
     def retrier(self) -> Retrier:
         kept_s = self.settings.retention_days * 86_400
@@ -61,5 +78,6 @@ class Service:
 
 
 def service_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Service:
+    """As the request's namespace has it."""
     service: Service = connection.app.state["service"]
-    return service
+    return service.within(namespace_of(connection))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from towline.core.commands import attempt_key
 from towline.logs.archive import Archive
 from towline.model.states import ATTEMPT_ENDED
+from towline.server.logs.own_node import OwnNode
 from towline.store.port import Store
 
 JOBS_A_TURN = 1_000
@@ -25,7 +26,8 @@ class Garbage(NamedTuple):
 
 
 class Retention:
-    """``days``: for how long jobs are kept after their end; ``output_bytes``: how much output is."""
+    """``days``: for how long jobs are kept after their end; ``output_bytes``: how much output is. Output is
+    in ``archive``, or on one machine in the folder of its node."""
 
     def __init__(
         self,
@@ -35,7 +37,9 @@ class Retention:
         days: float,
         output_bytes: int,
         clock_s: Callable[[], float] = time.time,
+        own_node: OwnNode | None = None,
     ) -> None:
+        self._own_node = own_node
         self._store = store
         self._archive = archive
         self._pool = pool
@@ -52,7 +56,8 @@ class Retention:
         """What ``collect`` would remove now. Raises StoreError, OSError."""
         jobs = await self._store.expired(self._pool, self._before_ms, _LISTED_JOBS)
         if self._archive is None:
-            return Garbage(len(jobs), 0)
+            of_node = 0 if self._own_node is None else await asyncio.to_thread(self._own_node.size_of, jobs)
+            return Garbage(len(jobs), of_node)
         sealed = self._archive.sealed()
         going = set(await asyncio.to_thread(self._archive.lost_with, jobs))
         going.update(await self._too_much(self._archive, going))
@@ -76,6 +81,8 @@ class Retention:
             freed = 0
             if self._archive is not None and jobs:
                 freed = await asyncio.to_thread(self._archive.drop_jobs, jobs)
+            if self._own_node is not None and jobs:
+                freed += await asyncio.to_thread(self._own_node.drop, jobs)
             return Garbage(await self._store.expire(self._pool, before_ms, JOBS_A_TURN), freed)
 
     async def make_room(self) -> int:
