@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from towline.server.access.rules import NODE, PUBLIC, WEBSOCKET, Everywhere, rule_of
+from towline.wire.exec import Open, encode
 
 HIDDEN = "hidden-job"
 SECRET = "hidden-secret"
@@ -70,13 +71,16 @@ async def _ask(
 ) -> tuple[int, str]:
     """(status, body); of a session in a container, how it was closed."""
     if method != WEBSOCKET:
-        body = {"content": b"{}"} if method in ("POST", "PUT") else {}
-        answer = await http.request(method, path, **body)  # type: ignore[arg-type]
+        content = b'{"priority": 1}' if path.endswith("/priority") else b"{}"
+        body = {"content": content} if method in ("POST", "PUT") else {}
+        query = {"file": "x"} if path.endswith("/content") else {}
+        answer = await http.request(method, path, params=query, **body)  # type: ignore[arg-type]
         return answer.status_code, answer.text
     url = f"wss{cluster.url.removeprefix('https')}{path}"
     headers = {"authorization": f"Bearer {token}"}
     async with connect(url, ssl=cluster.context(), additional_headers=headers, proxy=None) as socket:
         try:
+            await socket.send(encode([Open(argv=("true",))]))
             said = await socket.recv(decode=False)
             return (404 if b"There is no job" in said else 101), ""
         except ConnectionClosed as closed:
