@@ -9,9 +9,10 @@ numbers. Its cost is what it takes of each kind's headroom, times a price that r
 The first part is the slope of a sum of logarithms of headrooms, so a kind with room for three more is
 dear, and one that fits anywhere is cheap: scarce models, empty machines for elements with many devices,
 and CPUs beside free devices are kept where they matter, without a rule for each. The price rises further
-where more of a kind would come than there is room for, if what is free was asked for as until now. Every sort of machine
-with several devices also counts as a kind that came once, so that machines stay empty for a large element
-before the first one was seen. The second part fills shared devices so that what remains of them is of use.
+where more of a kind would come than there is room for, if what is free was asked for as until now. Every
+sort of machine with several devices also counts as a kind that came once, so that machines stay empty for
+a large element before the first one was seen. The second part fills shared devices so that what remains
+of them is of use.
 
 All of it is reckoned for classes of nodes with the same left (``classes.py``), and what an element of a
 shape takes of a class is remembered: a placement changes the class of one node, and the prices.
