@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
     from litestar.types import ASGIApp
 
+    from towline.logs.archive import Archive
     from towline.model.job import JobSpec
     from towline.runtime.policy import Policy
     from towline.server.access.cluster import Access
     from towline.server.intake import Intake
     from towline.server.leader import Leader
     from towline.server.logs.receiving import Receiving
+    from towline.server.logs.retention import Retention
     from towline.server.metrics import Metrics
     from towline.server.process.local import Remote
     from towline.server.process.node import AgentProcess
@@ -163,8 +165,6 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.server.leader import InHand, Leader, in_hand_path
     from towline.server.leader.clock import Clock
     from towline.server.leader.rules import rules_maker
-    from towline.server.logs.own_node import OwnNode
-    from towline.server.logs.retention import Retention
     from towline.server.process.local import LocalServer
     from towline.server.webhooks.delivering import Deliverer
     from towline.store.sqlite import SqliteStore
@@ -182,9 +182,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     leader = Leader(store, Clock(), settings, in_hand, audience, rules_maker(*settings.rules), metrics)
     gateway.attach(leader)
     archive = None if receiving is None else receiving.archive
-    days, output_bytes = settings.retention_days, settings.retention_logs_bytes
-    own_node = OwnNode(settings.home / "node") if archive is None else None
-    retention = Retention(store, archive, settings.pool, days, output_bytes, own_node=own_node)
+    retention = _retention(settings, store, archive)
     server = LocalServer(settings, store, leader, gateway, retention)
     facts = Facts(store, DEFAULT)
     service = Service(
@@ -214,6 +212,16 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     if archive is not None:
         await asyncio.to_thread(archive.close)
     in_hand.close()
+
+
+def _retention(settings: Settings, store: Store, archive: Archive | None) -> Retention:
+    """Output is in the archive, or on one machine in the folder of its node."""
+    from towline.server.logs.own_node import OwnNode
+    from towline.server.logs.retention import Retention
+
+    days, output_bytes = settings.retention_days, settings.retention_logs_bytes
+    own_node = OwnNode(settings.home / "node") if archive is None else None
+    return Retention(store, archive, settings.pool, days, output_bytes, own_node=own_node)
 
 
 def _intake(

@@ -37,7 +37,6 @@ async def test_no_route_shows_or_changes_anything_of_another_namespace(cluster: 
     async with cluster.caller(other) as http:
         hidden = await _submit(http, HIDDEN)
         await http.put(f"/v1/secrets/{SECRET}", json={"value": "dmFsdWU="})
-        before = (await http.get(f"/v1/jobs/{hidden}")).json()
     wrong: list[str] = []
     async with cluster.caller(mine) as http:
         for method, template in routes():
@@ -59,7 +58,7 @@ async def test_no_route_shows_or_changes_anything_of_another_namespace(cluster: 
     assert wrong == []
     async with cluster.caller(other) as http:
         after = (await http.get(f"/v1/jobs/{hidden}")).json()
-        assert (after["state"], after["counts"], after["name"]) == ("running", before["counts"], HIDDEN)
+        assert (after["state"], after["name"], after["counts"]["cancelled"]) == ("running", HIDDEN, 0)
         secrets = (await http.get("/v1/secrets")).json()["secrets"]
         assert [(secret["name"], secret["version"]) for secret in secrets] == [(SECRET, 1)]
         assert {token["name"] for token in (await http.get("/v1/tokens")).json()["tokens"]} == {"other"}
