@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 TRACES ?= ../shared/traces
 BENCH_ARGS ?=
 # What of the tests of one machine every run does in a cluster too; `make test-cluster` does all.
-IN_CLUSTER := tests/e2e/test_retry.py tests/e2e/test_jobs.py -k "not oci and not docker"
+IN_CLUSTER := tests/e2e/test_jobs.py -k "not oci and not docker"
 
 .DEFAULT_GOAL := help
 .PHONY: help machine engines setup demo test test-cluster lint format bench bench-scheduler torture clean

@@ -1,4 +1,4 @@
-"""The SDK against real servers: the guide's examples, servers that die, and Ctrl-C."""
+"""The SDK against real servers: the guide's examples, and servers that die."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.e2e.home import LONG_S, Home, Maker, until
+from tests.e2e.home import LONG_S, Home, Maker
 
 from towline.client import SyncClient, connect
 from towline.model.views import EventView
@@ -24,21 +24,6 @@ TOLD = [
     "True\n",
 ]
 LINES = 400
-INTERRUPTED = """
-import sys
-from towline.client import SyncClient
-with SyncClient() as client:
-    job = client.job("long")
-    def end():
-        yield
-        yield job.wait()
-    for make in (job.events, lambda: job.logs(follow=True), end):
-        try:
-            for _ in make():
-                print("waiting", flush=True)
-        except KeyboardInterrupt:
-            print("interrupted", client.job("long").view().state, flush=True)
-"""
 
 
 def test_the_guides_examples_say_what_they_should(home: Home) -> None:
@@ -95,25 +80,6 @@ async def test_events_and_output_go_on_over_a_servers_death(home: Home, script: 
         kinds = [event.kind for event in told]
         assert [kinds.count(kind) for kind in ("job.submitted", "task.ended", "job.ended")] == [1, 2, 1]
         assert kinds[-1] == "job.ended"
-
-
-def test_ctrl_c_ends_what_waits_and_leaves_the_client_whole(home: Home, script: Maker) -> None:
-    home.submit({"s": script("echo begun; sleep 600")}, name="long")
-    until(lambda: home.json("job", "long")["counts"]["active"] == 1, "it to run")
-    program = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED], env=home.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    with program:
-        assert program.stdout is not None and program.stderr is not None
-        for _ in range(2):
-            assert program.stdout.readline() == "waiting\n"
-            program.send_signal(signal.SIGINT)
-            while (line := program.stdout.readline()) == "waiting\n":
-                pass
-            assert line == "interrupted running\n", program.stderr.read()
-        assert program.wait(LONG_S) == 0, program.stderr.read()
-    home.tow("cancel", "long", "--kill")
 
 
 async def test_a_running_event_loop_is_not_stopped(home: Home) -> None:
