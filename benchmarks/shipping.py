@@ -11,9 +11,10 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from benchmarks import jobs
 from benchmarks.clusters.joined import cluster
+from benchmarks.containers import busybox_image
 from benchmarks.figures import Figure, Options, Report, median_of
 from benchmarks.home import Home, cpu_of
 from towline.client import Client
@@ -35,9 +36,11 @@ def run(options: Options) -> Report:
             for _ in range(options.pairs):
                 found["floor"].append(size_mb / _floor_s(server.path, blocks))
                 before = {role: sum(cpu_of(pid)) for role, pid in pids.items()}
-                found["shipped"].append(size_mb / _shipped_s(server, blocks))
+                found["shipped"].append(size_mb / _shipped_s(server, _process(blocks), blocks))
                 for role, pid in pids.items():
                     found[role].append((sum(cpu_of(pid)) - before[role]) / size_mb * 1000)
+        with _peak_of(joined.agent.pid) as contained:
+            _shipped_s(server, _in_container(server, blocks), blocks)
     ratios = [mine / floor for mine, floor in zip(found["shipped"], found["floor"], strict=True)]
     return Report(
         name="logs-shipped",
@@ -50,6 +53,7 @@ def run(options: Options) -> Report:
             median_of("CPU of the agent", found["agent"], "s/GB"),
             median_of("CPU of the server", found["server"], "s/GB"),
             Figure(name="the agent's memory at most (RSS)", value=peak.rss_mb, unit="MB", most=150),
+            Figure(name="... while a container floods", value=contained.rss_mb, unit="MB", most=150),
         ],
     )
 
@@ -68,16 +72,21 @@ def _floor_s(folder: Path, blocks: int) -> float:
     return took_s
 
 
-def _shipped_s(server: Home, blocks: int) -> float:
-    """Seconds from the start of the attempt until the server's segments have all of it."""
+def _process(blocks: int) -> jobs.Tree:
     block = f"block = (b'%063d\\n' % 7) * {BLOCK_BYTES // 64}"
     text = f"import os\n{block}\nfor _ in range({blocks}): os.write(1, block)"
-    task: dict[str, Any] = {
-        "runtime": "process",
-        "command": [sys.executable, "-c", text],
-        "resources": {"cpu": 1, "memory": "64Mi"},
-        "logs": {"max_bytes": 2 * blocks * BLOCK_BYTES},
-    }
+    return {"runtime": "process", "command": [sys.executable, "-c", text]}
+
+
+def _in_container(server: Home, blocks: int) -> jobs.Tree:
+    flood = f"yes {7:063} | head -c {blocks * BLOCK_BYTES}"
+    return {"image": busybox_image(server.path), "command": ["sh", "-c", flood]}
+
+
+def _shipped_s(server: Home, task: jobs.Tree, blocks: int) -> float:
+    """Seconds from the start of the attempt until the server's segments have all of it."""
+    resources = {"cpu": 1, "memory": "64Mi"}
+    task |= {"resources": resources, "logs": {"max_bytes": 2 * blocks * BLOCK_BYTES}}
     path = server.path / "flood.json"
     path.write_text(json.dumps({"name": "flood", "tasks": {"t": task}}))
     before = _kept_bytes(server)

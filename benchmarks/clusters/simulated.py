@@ -36,6 +36,8 @@ from towline.store.sqlite import SqliteStore
 
 RUN_S = 0.5
 """How long an element takes."""
+BETWEEN_S = 0.005
+"""They are not all started in one moment; what is measured is how they come back."""
 
 
 class Members(msgspec.Struct):
@@ -143,7 +145,9 @@ class Fleet:
     async def run(self) -> None:
         ready = asyncio.Event()
         ready.set()
-        self._tasks = [asyncio.create_task(agent.link.run(ready)) for agent in self._agents]
+        for agent in self._agents:
+            self._tasks.append(asyncio.create_task(agent.link.run(ready)))
+            await asyncio.sleep(BETWEEN_S)
         lines = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(lines), sys.stdin

@@ -50,7 +50,8 @@ from towline.wire.usage import ReadUsage, UsageAnswer
 from towline.wire.versions import LEASED, OLDEST, agreed, apart
 
 NOT_LEADING_RETRY_MS = 250
-HELLO_TIMEOUT_S = 10.0
+HELLO_TIMEOUT_S = 30.0
+"""As long as an agent waits for its link to open: where thousands come at once, each waits for all."""
 USAGE_TIMEOUT_S = 5.0
 
 
