@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from litestar.types import ASGIApp
 
+    from towline.logs.archive import Archive
     from towline.model.job import JobSpec
     from towline.runtime.policy import Policy
     from towline.server.access.cluster import Access
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from towline.server.intake import Intake
     from towline.server.leader import Leader
     from towline.server.logs.receiving import Receiving
+    from towline.server.logs.retention import Retention
     from towline.server.metrics import Metrics
     from towline.server.process.local import Remote
     from towline.server.process.node import AgentProcess
@@ -153,17 +155,17 @@ async def _serve(settings: Settings, *, with_agent: bool) -> int:
 
 
 async def _build_and_run(settings: Settings, listener: socket.socket, agent: AgentProcess | None) -> None:
+    from towline.identity.roles import DEFAULT
     from towline.server.access.audit import Audit
     from towline.server.access.auditing import audited
     from towline.server.api.app import local_app, make_app
     from towline.server.api.service import Service
     from towline.server.events import Feed
-    from towline.server.facts import NAMESPACE, Facts
+    from towline.server.facts import Facts
     from towline.server.gateway import Gateway
     from towline.server.leader import InHand, Leader, in_hand_path
     from towline.server.leader.clock import Clock
     from towline.server.leader.rules import rules_maker
-    from towline.server.logs.retention import Retention
     from towline.server.process.local import LocalServer
     from towline.server.webhooks.delivering import Deliverer
     from towline.store.sqlite import SqliteStore
@@ -182,9 +184,9 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     leader = Leader(store, Clock(), settings, in_hand, audience, rules_maker(*settings.rules), metrics)
     gateway.attach(leader)
     archive = None if receiving is None else receiving.archive
-    retention = Retention(store, archive, settings.pool, *settings.retention, keeping=keeping)
+    retention = _retention(settings, store, archive, keeping)
     server = LocalServer(settings, store, leader, gateway, retention)
-    facts = Facts(store, NAMESPACE)
+    facts = Facts(store, DEFAULT)
     service = Service(
         settings=settings,
         store=store,
@@ -215,16 +217,27 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     in_hand.close()
 
 
+def _retention(
+    settings: Settings, store: Store, archive: Archive | None, keeping: Keeping | None
+) -> Retention:
+    """Output and artifacts are with the server, or on one machine in the folder of its node."""
+    from towline.server.logs.own_node import OwnNode
+    from towline.server.logs.retention import Retention
+
+    own_node = OwnNode(settings.home / "node") if archive is None else None
+    return Retention(store, archive, settings.pool, *settings.retention, keeping=keeping, own_node=own_node)
+
+
 def _intake(
     settings: Settings, store: Store, leader: Leader, secrets: Secrets, with_agent: bool, cluster: bool
 ) -> Intake:
-    from towline.server.facts import NAMESPACE
+    from towline.identity.roles import DEFAULT
     from towline.server.intake import Intake
 
     return Intake(
         store,
         leader,
-        NAMESPACE,
+        DEFAULT,
         settings.pool,
         partial(_mount_roots, settings.home),
         partial(_policy, settings.home),
@@ -251,23 +264,23 @@ async def _keeping(settings: Settings) -> Keeping:
     return Keeping(await asyncio.to_thread(open_objects, settings.object_store, settings.home))
 
 
-def _check_submitted(secrets: Secrets, settings: Settings, spec: JobSpec) -> None:
+def _check_submitted(secrets: Secrets, settings: Settings, namespace: str, spec: JobSpec) -> None:
     """What a job names that has to be there, or be allowed."""
     from towline.server.webhooks.targets import check_targets
 
-    secrets.check(spec)
+    secrets.within(namespace).check(spec)
     check_targets(spec, settings.targets)
 
 
 async def _vault(store: Store, home: Path) -> tuple[Vault, Logins, Secrets]:
     """What is kept encrypted, with what of it is held in memory."""
-    from towline.server.facts import NAMESPACE
+    from towline.identity.roles import DEFAULT
     from towline.server.vault import KEY_FILE, Vault
     from towline.server.vault.logins import Logins
     from towline.server.vault.secrets import Secrets
 
     vault = Vault(store, home / KEY_FILE)
-    logins, secrets = Logins(vault, NAMESPACE), Secrets(vault, NAMESPACE)
+    logins, secrets = Logins(vault, DEFAULT), Secrets(vault, DEFAULT)
     await logins.load()
     await secrets.load()
     return vault, logins, secrets
@@ -298,7 +311,6 @@ def _remote(settings: Settings, app: ASGIApp, access: Access | None) -> Remote |
     from towline.identity.tls import server_context, use
     from towline.server.access.authority import own_names
     from towline.server.access.guard import remote_door
-    from towline.server.facts import NAMESPACE
     from towline.server.process.home import allow_many_files, bind_port
     from towline.server.process.local import Remote
     from towline.server.settings import host_and_port
@@ -309,7 +321,7 @@ def _remote(settings: Settings, app: ASGIApp, access: Access | None) -> Remote |
     reached = [settings.reached_at()[0]] if settings.address else []
     names = own_names(host, [*reached, *settings.names])
     tls = server_context(access.authority.server(names), access.authority.certificate)
-    door = remote_door(app, access.tokens, access.enrolments, NAMESPACE)
+    door = remote_door(app, access.tokens, access.enrolments)
     return Remote(door, listener, tls, lambda: use(tls, access.authority.server(names)))
 
 

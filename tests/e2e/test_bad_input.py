@@ -84,6 +84,7 @@ def test_more_than_the_node_has_waits_with_a_true_reason(home: Home, script: Mak
     home.tow("cancel", job)
 
 
+@pytest.mark.one_machine("sets TOWLINE_SERVER itself")
 def test_remote_servers_are_refused_for_now(home: Home) -> None:
     home.env["TOWLINE_SERVER"] = "https://tow.example"
     assert "TOWLINE_SERVER" in home.tow("jobs", status=2).stderr

@@ -16,6 +16,8 @@ from tests.ordinary_user import Unavailable, open_folder, ordinary_user
 
 from towline.cli.doctor import processes_of
 
+pytestmark = pytest.mark.one_machine("makes a cluster of its own")
+
 
 class Dev:
     """The command, what it has said, and ``user``, who works with its context."""

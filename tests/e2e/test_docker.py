@@ -16,7 +16,10 @@ from tests.registry import PASSWORD, USER, Registry, closed_registry
 
 __all__ = ["busybox_image", "closed_registry"]
 
-pytestmark = pytest.mark.containers
+pytestmark = [
+    pytest.mark.containers,
+    pytest.mark.one_machine("its engine is this machine's, and it looks into the folder of its only node"),
+]
 
 VALUE = "s3cret-Qx7-docker"
 USE = """

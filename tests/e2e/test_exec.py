@@ -298,7 +298,7 @@ def test_bad_input_is_refused_before_anything_is_started(home: Home) -> None:
         (["job", "--user", "", "--", "true"], "--user is empty"),
     ):
         assert word in inside(home, *arguments, status=2).stderr
-    assert home.processes() == {}
+    assert home.is_untouched()
 
 
 def test_a_node_may_forbid_it(home: Home, script: Maker) -> None:

@@ -20,7 +20,12 @@ from tests.registry import PASSWORD, USER, Registry, StallingRegistry, closed_re
 
 __all__ = ["busybox_image", "closed_registry", "registry"]
 
-pytestmark = pytest.mark.containers
+pytestmark = [
+    pytest.mark.containers,
+    pytest.mark.one_machine(
+        "its registry and engine are on this machine's loopback, which nodes in namespaces do not reach"
+    ),
+]
 
 
 def marked(image: str, mark: str, tmp_path: Path) -> str:

@@ -10,7 +10,10 @@ from tests.e2e.home import Home, Maker, until
 
 SLOTS = 8
 HELD = "while [ ! -e /marks/go ]; do sleep 0.1; done"
-pytestmark = pytest.mark.containers
+pytestmark = [
+    pytest.mark.containers,
+    pytest.mark.one_machine("counts what one node has"),
+]
 
 
 class Ran(NamedTuple):

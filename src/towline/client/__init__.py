@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from towline.client.api import Client as Client
     from towline.client.api import JobPage as JobPage
+    from towline.client.cluster.remote import Remote as Remote
     from towline.client.jobs import Job as Job
     from towline.client.local import connect as connect
     from towline.client.streams import LogChunk as LogChunk
@@ -29,13 +30,24 @@ _HOMES = {
     "Job": "jobs",
     "JobPage": "api",
     "LogChunk": "streams",
+    "Remote": "cluster.remote",
     "Submission": "submission",
     "SyncClient": "sync",
     "SyncJob": "sync",
     "connect": "local",
 }
 
-__all__ = ["Client", "Job", "JobPage", "LogChunk", "Submission", "SyncClient", "SyncJob", "connect"]
+__all__ = [
+    "Client",
+    "Job",
+    "JobPage",
+    "LogChunk",
+    "Remote",
+    "Submission",
+    "SyncClient",
+    "SyncJob",
+    "connect",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -39,6 +39,8 @@ from towline.model.job import JobSpec, Param
 from towline.model.views import JobView, NodeView, PlanView, QueueView, ServerView
 
 PATIENCE_S = 30.0
+NAMESPACE_VARIABLE = "TOWLINE_NAMESPACE"
+"""For those who may work in all namespaces: the one that is meant."""
 _READ_WAIT_S = 75.0
 
 T = TypeVar("T")
@@ -98,6 +100,12 @@ class Client:
         self._http = self._open()
 
     def _open(self) -> httpx2.AsyncClient:
+        opened = self._opened_pool()
+        if namespace := os.environ.get(NAMESPACE_VARIABLE):
+            opened.headers["towline-namespace"] = namespace
+        return opened
+
+    def _opened_pool(self) -> httpx2.AsyncClient:
         if isinstance(self._at, Remote):
             return self._at.open(httpx2.Timeout(_READ_WAIT_S, connect=10.0))
         return httpx2.AsyncClient(

@@ -15,10 +15,11 @@ import msgspec
 from towline.client.streams import LogChunk, Resumed, lines, messages
 from towline.errors import NotFound, Unavailable
 from towline.model.states import JobState
-from towline.model.views import ElementView, EventView, JobView, RetryView, TaskView, WhyView
+from towline.model.views import ArtifactView, ElementView, EventView, JobView, RetryView, TaskView, WhyView
 
 if TYPE_CHECKING:
     from towline.client.api import Client
+    from towline.client.artifacts import Artifacts
     from towline.client.exec import Exec
 
 _POLL_S = 30
@@ -214,6 +215,32 @@ class Job:
                 if not opened:
                     raise
                 await asyncio.sleep(_BETWEEN_STREAMS_S)
+
+    async def artifacts(
+        self, task: str | None = None, index: int | None = None, *, attempt: int | None = None
+    ) -> AsyncGenerator[ArtifactView, None]:
+        """What one element has kept under TOW_OUT, in order of the paths; of an attempt that did not succeed
+        where ``attempt`` is given. ``task`` and ``index`` as in ``logs``. Raises NotFound, Conflict where the
+        element has not ended or did not succeed."""
+        async with aclosing((await self._artifacts(task, index, attempt)).list()) as found:
+            async for artifact in found:
+                yield artifact
+
+    async def artifact(
+        self, path: str, task: str | None = None, index: int | None = None, *, attempt: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The content of one of these files, in pieces that are checked by their digests. Raises NotFound,
+        Unavailable where it breaks off: its node has to be connected."""
+        async with aclosing((await self._artifacts(task, index, attempt)).read(path)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _artifacts(self, task: str | None, index: int | None, attempt: int | None) -> Artifacts:
+        from towline.client.artifacts import Artifacts
+
+        if task is None or index is None:
+            task, index = await self.only_element(task)
+        return Artifacts(self._client, self.id, task, index, attempt)
 
     async def _log_path(self, task: str | None, index: int | None) -> str:
         if task is None or index is None:

@@ -22,6 +22,7 @@ from towline.build import build
 from towline.client.api import Client
 from towline.client.cluster.contexts import chosen
 from towline.client.cluster.patience import TELL_AFTER_S, Tell
+from towline.client.cluster.remote import Remote
 from towline.errors import NotFound, RequestError, TowlineError, Unavailable
 
 SOCKET = "tow.sock"
@@ -114,16 +115,18 @@ def _space(home: Path) -> str:
     return ""
 
 
-async def connect(home: str | Path | None = None, waiting: Tell | None = None) -> Client:
-    """A client of the server that is meant: one that a context or TOWLINE_SERVER names, else the local
-    one, which is started if it does not run, or replaced if it is another build.
+async def connect(home: str | Path | Remote | None = None, waiting: Tell | None = None) -> Client:
+    """A client of the server that is meant: ``home``, which is one over the network or a TOWLINE_HOME, else
+    the one that a context or TOWLINE_SERVER names, else the local one. That is started if it does not run,
+    or replaced if it is another build.
 
     ``waiting``: see Client; of a server that nobody here starts. Raises RequestError for a home that cannot
     be used, Unavailable where no server can be started.
     """
-    remote = None if home is not None else chosen()
+    remote = home if isinstance(home, Remote) else chosen() if home is None else None
     if remote is not None:
         return Client(remote, waiting=waiting)
+    assert not isinstance(home, Remote)
     local = LocalServer(home_directory(home))
     # That of a cluster is started by its operator: it is waited for, and none is started in its place.
     clustered = (local.home / CLUSTER).exists()

@@ -1,23 +1,29 @@
 """The same client for programs without asyncio: each method waits for its async twin.
 
-The event loop runs in a thread of its own, so that this also works where a loop runs already (notebooks).
+The event loop runs in a thread of its own. Inside of a running event loop it is refused, since waiting would
+stop that loop; but not in notebooks, whose cells run beside a loop that has nothing else to do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Self, TypeVar, cast
 
 from towline.client.api import JobPage
+from towline.client.cluster.remote import Remote
 from towline.client.jobs import Job
 from towline.client.local import connect
 from towline.client.streams import LogChunk
 from towline.client.submission import Submission
 from towline.model.job import JobSpec, Param
 from towline.model.views import (
+    ArtifactView,
     ElementView,
     EventView,
     JobView,
@@ -44,12 +50,21 @@ class _Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Where waiting is interrupted (Ctrl-C), the work is cancelled, and has ended when this raises."""
+        # No concurrent future: an interrupt inside of its condition could leave that locked for ever.
+        told: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+        begun: list[asyncio.Task[None]] = []
         try:
-            return future.result()
+            self._loop.call_soon_threadsafe(lambda: begun.append(self._loop.create_task(_settle(work, told))))
+            result, error = told.get()
         except BaseException:
-            future.cancel()
+            self._loop.call_soon_threadsafe(lambda: begun[0].cancel() if begun else work.close())
+            with contextlib.suppress(Empty):
+                told.get(timeout=_LOOP_END_S)
             raise
+        if error is not None:
+            raise error
+        return cast("T", result)
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         try:
@@ -62,9 +77,32 @@ class _Loop:
             self.run(items.aclose())
 
     def close(self) -> None:
+        """Nothing may run any more."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_LOOP_END_S)
         self._loop.close()
+
+
+async def _settle(
+    work: Coroutine[Any, Any, T], told: SimpleQueue[tuple[T | None, BaseException | None]]
+) -> None:
+    try:
+        told.put((await work, None))
+    except BaseException as error:
+        told.put((None, error))
+
+
+def _must_not_stop_a_loop() -> None:
+    """Raises RuntimeError inside of a running event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if "ipykernel" not in sys.modules:
+        raise RuntimeError(
+            "SyncClient would stop the event loop that runs here while it waits: use `await connect()` of "
+            "towline.client, whose methods have the same names."
+        )
 
 
 async def _next(items: AsyncGenerator[T, None]) -> T:
@@ -139,14 +177,25 @@ class SyncJob:
         )
         return self._loop.iterate(chunks)
 
+    def artifacts(
+        self, task: str | None = None, index: int | None = None, *, attempt: int | None = None
+    ) -> Iterator[ArtifactView]:
+        return self._loop.iterate(self._job.artifacts(task, index, attempt=attempt))
+
+    def artifact(
+        self, path: str, task: str | None = None, index: int | None = None, *, attempt: int | None = None
+    ) -> Iterator[bytes]:
+        return self._loop.iterate(self._job.artifact(path, task, index, attempt=attempt))
+
 
 class SyncClient:
-    """A client of the local server under ``home`` (default: TOWLINE_HOME, else ~/.towline).
+    """A client of the server that is meant; see ``connect``, which takes the same ``home``.
 
     Use it in a ``with`` statement, or ``close`` it; see ``Client`` for what each method means and raises.
     """
 
-    def __init__(self, home: str | Path | None = None) -> None:
+    def __init__(self, home: str | Path | Remote | None = None) -> None:
+        _must_not_stop_a_loop()
         self._loop = _Loop()
         try:
             self._client = self._loop.run(connect(home))

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import enum
+import re
 
 from msgspec import Struct
 
+from towline.errors import RequestError
+
+_NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+_NAMESPACE_RULE = "a name is 1 to 63 lower-case letters, digits and '-', which begins and ends with no '-'"
+
+DEFAULT = "default"
+"""The namespace where nothing is said."""
 EVERYWHERE = "*"
 """In place of a namespace: all of them, and what belongs to none."""
 
@@ -39,6 +47,13 @@ class Principal(Struct, frozen=True, kw_only=True):
 
     def may(self, wanted: Role) -> bool:
         return self.role is not None and self.role >= wanted
+
+
+def check_namespace(name: str) -> str:
+    """Raises RequestError for what cannot be a namespace's name."""
+    if not _NAMESPACE.match(name):
+        raise RequestError(f"namespace is {name[:200]!r}: {_NAMESPACE_RULE}")
+    return name
 
 
 LOCAL = Principal(name="local", role=Role.ADMIN, namespace=EVERYWHERE)

@@ -185,7 +185,12 @@ class Notice(Struct, frozen=True, kw_only=True):
 
     webhook: str
     secret: str
-    on: tuple[Literal["succeeded", "failed", "cancelled"], ...] = ("succeeded", "failed", "cancelled")
+    on: tuple[Literal["succeeded", "failed", "cancelled", "quarantined"], ...] = (
+        "succeeded",
+        "failed",
+        "cancelled",
+        "quarantined",
+    )
 
 
 class JobSpec(Struct, frozen=True, kw_only=True):

@@ -26,9 +26,9 @@ from towline.store.port import ElementPage, Store
 
 QUEUED, WAITING = ElementState.QUEUED.value, ElementState.WAITING.value
 SUCCEEDED = ElementState.SUCCEEDED.value
-NAMESPACE = "default"
-"""The one namespace, until there are others."""
 SPECS_KEPT = 256
+OWNERS_KEPT = 20_000
+"""Of so many jobs it is known without a look whose they are."""
 MESSAGES_TOLD = 100
 """Of so many tasks of one element a job without its elements says why they failed."""
 SCAN_INDEXES = 5_000
@@ -44,6 +44,7 @@ class Facts:
         self._store = store
         self._namespace = namespace
         self._specs: OrderedDict[str, SpecRow] = OrderedDict()
+        self._owned: OrderedDict[str, str] = OrderedDict()
 
     async def find(self, argument: str) -> JobRow:
         """The job that a JOB argument means. Raises NotFound, also where it could be several."""
@@ -54,6 +55,31 @@ class Facts:
             names = ", ".join(f"{row.id} ({row.name})" for row in rows)
             raise NotFound(f"{argument!r} is the beginning of several jobs: {names}. Give more of its id.")
         return rows[0]
+
+    def within(self, namespace: str) -> Facts:
+        """Those of another namespace."""
+        made = Facts(self._store, namespace)
+        made._specs, made._owned = self._specs, self._owned
+        return made
+
+    async def owns(self, job: str) -> bool:
+        """Whether a job, by its id, is of this namespace."""
+        found = self._owned.get(job)
+        if found is None:
+            try:
+                found = self._owned[job] = (await self.by_id(job)).namespace
+            except NotFound:
+                return False
+            if len(self._owned) > OWNERS_KEPT:
+                self._owned.popitem(last=False)
+        return found == self._namespace
+
+    async def by_id(self, job: str) -> JobRow:
+        """A job of any namespace, by its whole id. Raises NotFound."""
+        both = await self._store.job(job)
+        if both is None:
+            raise NotFound(f"There is no job {job!r}.")
+        return both[0]
 
     def remember(self, spec: SpecRow) -> None:
         self._specs[spec.job] = spec

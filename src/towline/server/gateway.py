@@ -64,7 +64,7 @@ class Gateway:
         feed: Feed,
         settings: Settings,
         login_for: Callable[[str], tuple[str, str, str] | None] = lambda _: None,
-        secrets_for: Callable[[Mapping[str, str]], dict[str, bytes]] = lambda _: {},
+        secrets_for: Callable[[str, Mapping[str, str]], dict[str, bytes]] = lambda *_: {},
         receiving: Receiving | None = None,
     ) -> None:
         self._feed = feed
@@ -73,7 +73,7 @@ class Gateway:
         self._login_for = login_for
         """(registry, user, password) for an image's name."""
         self._secrets_for = secrets_for
-        """Values, by files, for files by secrets' names."""
+        """Values, by files, for a namespace and files by its secrets' names."""
         self._pinned: dict[str, dict[int, str]] = {}
         """By job and task, the digest of the image that its elements run."""
         self._read_log_timeout_s = settings.read_log_timeout_s
@@ -84,6 +84,8 @@ class Gateway:
         self._newest: dict[str, Link] = {}
         """Each node's latest link from its Hello on, joined or not: only its end is the node's."""
         self._specs: dict[str, SpecRow] = {}
+        self._namespaces: dict[str, str] = {}
+        """By job, as ``_specs``."""
         self._open = 0
         self._told_of = 0
         self._ending = False
@@ -107,6 +109,7 @@ class Gateway:
     # --- the leader's audience ----------------------------------------------------------------------
     def leading(self, term: int, snapshot: PoolSnapshot) -> None:
         self._specs = {row.job: row for row in snapshot.specs}
+        self._namespaces = {row.id: row.namespace for row in snapshot.jobs}
         self._pinned.clear()
         self._pin(snapshot.tasks)
         self._feed.restart(snapshot.event_no)
@@ -114,6 +117,7 @@ class Gateway:
     def committed(self, changes: Changes, orders: list[Order]) -> None:
         for spec in changes.specs:
             self._specs[spec.job] = spec
+        self._namespaces |= {job.id: job.namespace for job in changes.jobs}
         self._pin(changes.tasks)
         if orders:
             self._send(orders)
@@ -121,6 +125,7 @@ class Gateway:
         for job in changes.jobs:
             if job.ended_at is not None:
                 self._specs.pop(job.id, None)
+                self._namespaces.pop(job.id, None)
                 self._pinned.pop(job.id, None)
                 for link in self._links.values():
                     link.forget_job(job.id)
@@ -132,6 +137,7 @@ class Gateway:
             link.close()
         self._links.clear()
         self._specs.clear()
+        self._namespaces.clear()
         self._pinned.clear()
 
     def _pin(self, rows: Iterable[TaskRow]) -> None:
@@ -150,7 +156,7 @@ class Gateway:
             return None
         spec = list(row.spec.tasks.values())[position]
         login = None if spec.image is None else self._login_for(spec.image)
-        secrets = self._secrets_for(spec.secrets) if spec.secrets else {}
+        secrets = self._secrets_for(self._namespaces[job], spec.secrets) if spec.secrets else {}
         return task_info(row, position, self._pinned.get(job, {}).get(position), login, secrets)
 
     def descriptions_changed(self) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import msgspec
@@ -46,8 +47,8 @@ PolicySource = Callable[[], Policy]
 """What the configuration allows tasks now."""
 
 
-SecretsCheck = Callable[[JobSpec], None]
-"""Raises InvalidDocument where a job uses secrets that are not stored."""
+SecretsCheck = Callable[[str, JobSpec], None]
+"""Raises InvalidDocument where a job uses secrets that are not stored in its namespace."""
 
 
 RuntimesCheck = Callable[[JobSpec], Awaitable[None]]
@@ -93,7 +94,13 @@ class Intake:
         self._namespace = namespace
         self._pool = pool
         self._reserver = Reserver(store)
-        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._under_way: dict[tuple[str, str], asyncio.Future[None]] = {}
+
+    def within(self, namespace: str) -> Intake:
+        """The same for another namespace."""
+        made = copy(self)
+        made._namespace = namespace
+        return made
 
     async def submit(self, body: bytes, key: str | None) -> tuple[str, bool]:
         """The job's id, and whether it is new. Raises InvalidDocument, Conflict, Unavailable, and
@@ -104,13 +111,14 @@ class Intake:
         prepared = await (
             asyncio.to_thread(prepare, body) if len(body) > LARGE_BYTES else _prepare_here(body)
         )
-        while (before := self._under_way.get(key)) is not None:
+        at = (self._namespace, key)
+        while (before := self._under_way.get(at)) is not None:
             await before
-        done = self._under_way[key] = asyncio.get_running_loop().create_future()
+        done = self._under_way[at] = asyncio.get_running_loop().create_future()
         try:
             return await self._submit_once(prepared, key)
         finally:
-            del self._under_way[key]
+            del self._under_way[at]
             done.set_result(None)
 
     async def _submit_once(self, prepared: Prepared, key: str) -> tuple[str, bool]:
@@ -147,7 +155,7 @@ class Intake:
         await self._check_mounts(prepared)
         self._check_policy(prepared)
         if self._check_secrets is not None:
-            self._check_secrets(prepared.spec)
+            self._check_secrets(self._namespace, prepared.spec)
         if self._check_runtimes is not None:
             await self._check_runtimes(prepared.spec)
 

@@ -16,7 +16,7 @@ def test_a_webhook_hears_of_every_end_unless_it_is_said() -> None:
     text = JOB + "  - {webhook: https://h/x, secret: s}\n  - {webhook: https://h, secret: s, on: [failed]}\n"
     spec = load(text)
     assert spec.notify == (
-        Notice(webhook="https://h/x", secret="s", on=("succeeded", "failed", "cancelled")),
+        Notice(webhook="https://h/x", secret="s", on=("succeeded", "failed", "cancelled", "quarantined")),
         Notice(webhook="https://h", secret="s", on=("failed",)),
     )
     assert to_document(spec)["notify"][1] == {"webhook": "https://h", "secret": "s", "on": ["failed"]}

@@ -6,8 +6,9 @@ import pytest
 from tests.unit.server.conftest import Rig
 
 from towline.core.commands import Cancel
+from towline.identity.roles import DEFAULT as NAMESPACE
 from towline.model.job import Array, Resources, TaskSpec
-from towline.server.facts import NAMESPACE, SCAN_STEP, Facts
+from towline.server.facts import SCAN_STEP, Facts
 
 SIZE = SCAN_STEP + 100
 

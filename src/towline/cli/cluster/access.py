@@ -50,6 +50,10 @@ def create(
         str | None,
         typer.Option(metavar="TIME", help="Such as 30d. [default: until it is removed; of a link: 1h]"),
     ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Whose jobs it is for; '*': all. [default: default, of admins: *]"),
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(metavar="HOST[:PORT]", help="How the machine reaches the server, for a link."),
@@ -64,6 +68,7 @@ def create(
     Examples:
       tow token create ada --role submitter
       tow token create ci --role viewer --lifetime 30d
+      tow token create bob --role submitter --namespace team-b
       tow token create --join --address tow.lan
     """
 
@@ -71,8 +76,10 @@ def create(
         from towline.errors import RequestError
 
         if join:
-            if name is not None or role is not None:
-                raise RequestError("--join makes a link for a machine: it has neither NAME nor --role.")
+            if name is not None or role is not None or namespace is not None:
+                raise RequestError(
+                    "--join makes a link for a machine: it has neither NAME nor --role nor --namespace."
+                )
             link = await _access(client).create_join(lifetime, address)
             if json:
                 terminal.write_json(link)
@@ -87,12 +94,13 @@ def create(
             raise RequestError(
                 "Give a name and a role, as in: tow token create ada --role submitter; or --join for a node."
             )
-        made = await _access(client).create(name, role, lifetime)
+        made = await _access(client).create(name, role, lifetime, namespace)
         if json:
             terminal.write_json(made)
         else:
             terminal.write(made.token or "")
-            terminal.say(f"The token of {made.name}, {made.role}. It is not shown again.")
+            where = "everywhere" if made.namespace == "*" else f"in namespace {made.namespace}"
+            terminal.say(f"The token of {made.name}, {made.role} {where}. It is not shown again.")
         return terminal.OK
 
     terminal.ask(work)

@@ -21,9 +21,12 @@ class Access:
         """Tokens in order of their names, and unused join links."""
         return await self._client.get(TokenList, "/v1/tokens")
 
-    async def create(self, name: str, role: str, lifetime: str | None = None) -> TokenView:
-        """A new token; its text is shown now and never again. ``lifetime`` as in ``30d``."""
-        body = {"name": name, "role": role, "lifetime": lifetime}
+    async def create(
+        self, name: str, role: str, lifetime: str | None = None, namespace: str | None = None
+    ) -> TokenView:
+        """A new token; its text is shown now and never again. ``lifetime`` as in ``30d``; ``namespace`` None:
+        the caller's, and all for an admin made by one of all."""
+        body = {"name": name, "role": role, "lifetime": lifetime, "namespace": namespace}
         answer = await self._client.request("POST", "/v1/tokens", body=body)
         return msgspec.json.decode(answer, type=TokenView)
 

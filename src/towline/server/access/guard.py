@@ -14,13 +14,14 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from towline.errors import Forbidden, Unauthenticated
-from towline.identity.roles import EVERYWHERE, LOCAL, Principal
+from towline.identity.roles import DEFAULT, EVERYWHERE, LOCAL, Principal, check_namespace
 from towline.server.access.enrolments import Enrolments
-from towline.server.access.rules import NODE, PUBLIC, WEBSOCKET, rule_of
+from towline.server.access.rules import NODE, PUBLIC, WEBSOCKET, Everywhere, rule_of
 from towline.server.access.tokens import Tokens
 from towline.server.process.http import CERTIFICATE
 
 PRINCIPAL = "towline_principal"
+NAMESPACE_HEADER = "towline-namespace"
 _BEARER = "bearer "
 
 
@@ -39,9 +40,9 @@ def local_door(app: ASGIApp) -> ASGIApp:
     return door
 
 
-def remote_door(app: ASGIApp, tokens: Tokens, enrolments: Enrolments, namespace: str) -> ASGIApp:
+def remote_door(app: ASGIApp, tokens: Tokens, enrolments: Enrolments) -> ASGIApp:
     """Tells who comes, without refusing anybody: that is the guard's."""
-    identify = _identify(tokens, enrolments, namespace)
+    identify = _identify(tokens, enrolments)
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"][PRINCIPAL] = identify(scope)
@@ -50,7 +51,7 @@ def remote_door(app: ASGIApp, tokens: Tokens, enrolments: Enrolments, namespace:
     return door
 
 
-def _identify(tokens: Tokens, enrolments: Enrolments, namespace: str) -> Callable[[Scope], Principal | None]:
+def _identify(tokens: Tokens, enrolments: Enrolments) -> Callable[[Scope], Principal | None]:
     def identify(scope: Scope) -> Principal | None:
         shown = scope["state"].get(CERTIFICATE)
         if shown is not None:
@@ -63,9 +64,7 @@ def _identify(tokens: Tokens, enrolments: Enrolments, namespace: str) -> Callabl
         text = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         if text[: len(_BEARER)].lower() != _BEARER:
             return None
-        found = tokens.principal(text[len(_BEARER) :].strip())
-        # There is one namespace yet: a token of another one opens nothing.
-        return found if found is not None and found.namespace in (EVERYWHERE, namespace) else None
+        return tokens.principal(text[len(_BEARER) :].strip())
 
     return identify
 
@@ -86,6 +85,25 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHand
     if rule is NODE:
         if who.node is None:
             raise Forbidden("Only an enrolled node may ask this, with its certificate.")
-    elif not who.may(rule):
+        return
+    wanted = rule.role if isinstance(rule, Everywhere) else rule
+    if not who.may(wanted):
         mine = "a node" if who.role is None else who.role.word
-        raise Forbidden(f"{method} {scope['path']} asks for the role {rule.word}; {who.name} has {mine}.")
+        raise Forbidden(f"{method} {scope['path']} asks for the role {wanted.word}; {who.name} has {mine}.")
+    if isinstance(rule, Everywhere) and who.namespace != EVERYWHERE:
+        raise Forbidden(
+            f"{method} {scope['path']} asks for the role {wanted.word} in all namespaces; {who.name} has it "
+            f"in {who.namespace} alone."
+        )
+
+
+def namespace_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """Where a request works: the namespace of who asks, or of those who may all the one that the request
+    names. Raises Forbidden, RequestError."""
+    who = principal_of(connection)
+    named = connection.headers.get(NAMESPACE_HEADER)
+    if who is None or who.namespace == EVERYWHERE:
+        return DEFAULT if named is None else check_namespace(named)
+    if named not in (None, who.namespace):
+        raise Forbidden(f"{who.name} is of the namespace {who.namespace}, not of {named[:200]!r}.")
+    return who.namespace

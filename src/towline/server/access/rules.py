@@ -4,6 +4,7 @@ a test fails."""
 from __future__ import annotations
 
 from enum import Enum
+from typing import NamedTuple
 
 from towline.identity.roles import Role
 
@@ -17,10 +18,17 @@ class Special(Enum):
     """An enrolled node, with its certificate."""
 
 
-Rule = Role | Special
+class Everywhere(NamedTuple):
+    """This role in all namespaces: for what belongs to none."""
+
+    role: Role
+
+
+Rule = Role | Special | Everywhere
 
 PUBLIC, NODE = Special.PUBLIC, Special.NODE
 VIEWER, SUBMITTER, ADMIN = Role.VIEWER, Role.SUBMITTER, Role.ADMIN
+OPERATOR = Everywhere(ADMIN)
 LINK = "/v1/agent/link"
 ATTEMPTS = "/v1/agent/attempts/"
 """Where nodes bring and get artifacts, each a hundred times a second if need be."""
@@ -42,14 +50,14 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/agent/attempts/{attempt}/inputs/{need}/{index}/{digest}"): NODE,
     ("GET", "/v1/openapi.json"): VIEWER,
     ("GET", "/v1/server"): VIEWER,
-    ("POST", "/v1/server/stop"): ADMIN,
-    ("POST", "/v1/gc"): ADMIN,
+    ("POST", "/v1/server/stop"): OPERATOR,
+    ("POST", "/v1/gc"): OPERATOR,
     ("GET", "/v1/whoami"): VIEWER,
     ("GET", "/v1/nodes"): VIEWER,
     ("GET", "/v1/nodes/{node}"): VIEWER,
-    ("DELETE", "/v1/nodes/{node}"): ADMIN,
-    ("POST", "/v1/nodes/{node}/drain"): ADMIN,
-    ("POST", "/v1/nodes/{node}/undrain"): ADMIN,
+    ("DELETE", "/v1/nodes/{node}"): OPERATOR,
+    ("POST", "/v1/nodes/{node}/drain"): OPERATOR,
+    ("POST", "/v1/nodes/{node}/undrain"): OPERATOR,
     ("GET", "/v1/usage"): VIEWER,
     ("GET", "/v1/jobs"): VIEWER,
     ("POST", "/v1/jobs"): SUBMITTER,
@@ -68,29 +76,29 @@ RULES: dict[tuple[str, str], Rule] = {
     (WEBSOCKET, "/v1/jobs/{job}/tasks/{task}/elements/{index}/exec"): SUBMITTER,
     ("POST", "/v1/plan"): VIEWER,
     ("GET", "/v1/events"): VIEWER,
-    ("GET", "/v1/events/export"): VIEWER,
+    ("GET", "/v1/events/export"): Everywhere(VIEWER),  # the whole pool's history
     ("GET", "/v1/queues"): VIEWER,
     ("GET", "/v1/queues/{name}"): VIEWER,
-    ("PUT", "/v1/queues/{name}"): ADMIN,
-    ("DELETE", "/v1/queues/{name}"): ADMIN,
+    ("PUT", "/v1/queues/{name}"): OPERATOR,
+    ("DELETE", "/v1/queues/{name}"): OPERATOR,
     ("GET", "/v1/secrets"): SUBMITTER,
     ("PUT", "/v1/secrets/{name}"): SUBMITTER,
     ("DELETE", "/v1/secrets/{name}"): SUBMITTER,
     ("GET", "/v1/images"): VIEWER,
     ("POST", "/v1/images/pull"): SUBMITTER,
-    ("POST", "/v1/images/remove"): ADMIN,
-    ("POST", "/v1/images/gc"): ADMIN,
-    ("GET", "/v1/registries"): ADMIN,
-    ("PUT", "/v1/registries/{registry}"): ADMIN,
-    ("DELETE", "/v1/registries/{registry}"): ADMIN,
+    ("POST", "/v1/images/remove"): OPERATOR,
+    ("POST", "/v1/images/gc"): OPERATOR,
+    ("GET", "/v1/registries"): OPERATOR,
+    ("PUT", "/v1/registries/{registry}"): OPERATOR,
+    ("DELETE", "/v1/registries/{registry}"): OPERATOR,
     ("GET", "/v1/tokens"): ADMIN,
     ("POST", "/v1/tokens"): ADMIN,
-    ("POST", "/v1/tokens/join"): ADMIN,
+    ("POST", "/v1/tokens/join"): OPERATOR,
     ("DELETE", "/v1/tokens/{token}"): ADMIN,
-    ("GET", "/v1/audit"): ADMIN,
+    ("GET", "/v1/audit"): OPERATOR,
 }
 
 
 def rule_of(method: str, template: str) -> Rule:
     """``template`` is a route's path with names in braces; HEAD is as GET."""
-    return RULES.get(("GET" if method == "HEAD" else method, template), ADMIN)
+    return RULES.get(("GET" if method == "HEAD" else method, template), OPERATOR)

@@ -76,10 +76,12 @@ class Tokens:
         rows = [row for row in self._rows.values() if row.kind == JOIN and self._is_open(row)]
         return sorted(rows, key=lambda row: (row.created_at, row.id))
 
-    async def delete(self, which: str) -> TokenRow:
+    async def delete(self, which: str, within: str | None = None) -> TokenRow:
         """Take back the API token of this name or id, or the join token of this id: it is worth nothing
-        from now on. Raises NotFound."""
+        from now on. ``within``: only one of this namespace. Raises NotFound."""
         for row in self._rows.values():
+            if within not in (None, row.namespace):
+                continue
             if which == row.id or (row.kind == API and which == row.name):
                 await self._store.token_delete(row.id)
                 self._rows.pop(row.id, None)

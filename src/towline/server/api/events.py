@@ -37,14 +37,20 @@ async def list_events(
     limit: Annotated[int, QueryParameter(ge=1, le=10_000)] = 1000,
     job: FromQuery[str | None] = None,
 ) -> EventPage:
-    """A page of all events after a cursor."""
+    """A page of the events after a cursor: the pool's own, and those of jobs of the namespace."""
     service = service_of(request)
     feed = service.feed
     after = feed.number(cursor)
     of = (await service.facts.find(job)).id if job is not None else None
     rows = await service.store.events(feed.stream, after, limit, of)
     last = rows[-1].number if rows else after
-    return EventPage(events=[feed.view(row) for row in rows], next_cursor=feed.cursor(last))
+    shown = [row for row in rows if await _is_of(service, row)]
+    return EventPage(events=[feed.view(row) for row in shown], next_cursor=feed.cursor(last))
+
+
+async def _is_of(service: Service, row: EventRow) -> bool:
+    """Whether an event is of the pool, or of a job of the request's namespace."""
+    return row.job is None or await service.facts.owns(row.job)
 
 
 @get("/v1/jobs/{job:str}/events", media="text/event-stream")

@@ -18,7 +18,7 @@ from towline.model.views import ElementView, JobView, RetryView, TaskView, WhyVi
 from towline.server.api.queues import decoded
 from towline.server.api.service import Service, service_of
 from towline.server.events import MAX_DIGITS
-from towline.server.facts import NAMESPACE, has_ended
+from towline.server.facts import has_ended
 from towline.server.intake import MAX_KEY_LENGTH, Submission
 from towline.server.pulls import add_pulls, explain_pulls
 
@@ -81,7 +81,7 @@ async def list_jobs(
     if cursor is not None and not (cursor.isdecimal() and len(cursor) <= MAX_DIGITS):
         raise RequestError(f"{cursor!r} is no cursor of jobs: leave it out to start at the newest.")
     before = int(cursor) if cursor is not None else None
-    rows = await service.store.jobs(NAMESPACE, before, limit + 1, states)
+    rows = await service.store.jobs(service.namespace, before, limit + 1, states)
     shown = rows[:limit]
     told = service.gateway.pulls()
     views = [

@@ -14,7 +14,6 @@ from towline.errors import InvalidDocument, Problem, RequestError
 from towline.model.units import parse_bytes, parse_cpu
 from towline.model.views import JobView, PlanView, QueueView
 from towline.server.api.service import service_of
-from towline.server.facts import NAMESPACE
 from towline.server.intake import Submission, prepare
 
 AnyRequest = Request[Any, Any, Any]
@@ -96,8 +95,9 @@ async def plan(request: AnyRequest) -> PlanView:
     """Where everything of a job would go now. The body is that of a submission, and refused where that
     would be; nothing is kept."""
     prepared = prepare(await request.body())
-    await service_of(request).intake.check(prepared)
-    return service_of(request).leader.opinion(lambda pool: pool.plan(prepared.spec, NAMESPACE))
+    service = service_of(request)
+    await service.intake.check(prepared)
+    return service.leader.opinion(lambda pool: pool.plan(prepared.spec, service.namespace))
 
 
 async def decoded(request: AnyRequest, kind: type[Any]) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from litestar.connection import ASGIConnection
 
+from towline.identity.roles import DEFAULT
+from towline.server.access.guard import namespace_of
 from towline.server.artifacts.rights import Rights
 from towline.server.events import Feed
 from towline.server.facts import Facts
@@ -58,6 +60,21 @@ class Service:
     metrics: Metrics | None = None
     """Likewise."""
 
+    namespace: str = DEFAULT
+    """Where the request works: facts, intake and secrets are of it."""
+
+    def within(self, namespace: str) -> Service:
+        """The same for requests of another namespace."""
+        if namespace == self.namespace:
+            return self
+        return replace(
+            self,
+            namespace=namespace,
+            facts=self.facts.within(namespace),
+            intake=self.intake.within(namespace),
+            secrets=self.secrets.within(namespace),
+        )
+
     @property
     def rights(self) -> Rights:
         return Rights(self.store, self.facts)
@@ -69,5 +86,6 @@ class Service:
 
 
 def service_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Service:
+    """As the request's namespace has it."""
     service: Service = connection.app.state["service"]
-    return service
+    return service.within(namespace_of(connection))

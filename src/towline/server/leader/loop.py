@@ -21,8 +21,8 @@ from towline.core.placement.choosing.rules import Rules
 from towline.core.pool import Pool
 from towline.core.rows import Changes, JobRow, PoolSnapshot
 from towline.errors import OperatorError, RetryError, StoreError, Unavailable
+from towline.identity.roles import DEFAULT
 from towline.model.states import JobState, Reason
-from towline.server.facts import NAMESPACE
 from towline.server.leader.aftermath import Aftermath
 from towline.server.leader.batch import Answered, Applier, Batch, Entry, PoisonedEntry
 from towline.server.leader.clock import Clock
@@ -203,7 +203,7 @@ class Leader:
 
     async def _unreadable(self, job: str, what: str) -> list[JobRow]:
         """The row of a job that is no part of the pool, since its other rows do not load."""
-        rows = [row for row in await self._store.find_jobs(NAMESPACE, job) if row.id == job]
+        rows = [row for row in await self._store.find_jobs(DEFAULT, job) if row.id == job]
         for row in rows:
             row.state, row.reason = JobState.QUARANTINED.value, Reason.INTERNAL_ERROR.value
             row.message = f"Its record in the store cannot be read: {what}"

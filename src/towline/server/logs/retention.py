@@ -11,6 +11,7 @@ from towline.core.commands import attempt_key
 from towline.logs.archive import Archive
 from towline.model.states import ATTEMPT_ENDED
 from towline.server.artifacts.keeping import Keeping
+from towline.server.logs.own_node import OwnNode
 from towline.store.port import Store
 
 JOBS_A_TURN = 1_000
@@ -27,7 +28,8 @@ class Garbage(NamedTuple):
 
 
 class Retention:
-    """``days``: for how long jobs are kept after their end; ``output_bytes``: how much output is."""
+    """``days``: for how long jobs are kept after their end; ``output_bytes``: how much output is. Output is
+    in ``archive`` and artifacts are in ``keeping``, or both on one machine in the folder of its node."""
 
     def __init__(
         self,
@@ -38,7 +40,9 @@ class Retention:
         output_bytes: int,
         clock_s: Callable[[], float] = time.time,
         keeping: Keeping | None = None,
+        own_node: OwnNode | None = None,
     ) -> None:
+        self._own_node = own_node
         self._store = store
         self._archive = archive
         self._keeping = keeping
@@ -57,7 +61,8 @@ class Retention:
         jobs = await self._store.expired(self._pool, self._before_ms, _LISTED_JOBS)
         artifacts = 0 if self._keeping is None else await asyncio.to_thread(self._keeping.size_bytes, jobs)
         if self._archive is None:
-            return Garbage(len(jobs), 0, artifacts)
+            of_node = 0 if self._own_node is None else await asyncio.to_thread(self._own_node.size_of, jobs)
+            return Garbage(len(jobs), of_node, artifacts)
         sealed = self._archive.sealed()
         going = set(await asyncio.to_thread(self._archive.lost_with, jobs))
         going.update(await self._too_much(self._archive, going))
@@ -82,6 +87,8 @@ class Retention:
             freed = 0
             if self._archive is not None and jobs:
                 freed = await asyncio.to_thread(self._archive.drop_jobs, jobs)
+            if self._own_node is not None and jobs:
+                freed += await asyncio.to_thread(self._own_node.drop, jobs)
             artifacts = 0
             if self._keeping is not None and jobs:
                 artifacts = await asyncio.to_thread(self._keeping.drop_jobs, jobs)

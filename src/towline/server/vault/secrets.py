@@ -16,25 +16,41 @@ MAX_BYTES = 64 * 1024
 
 
 class Secrets:
-    """The secrets of one namespace. Nothing of it shows a value but ``values_for``, which is for agents."""
+    """The secrets of one namespace; ``within`` gives those of another. Nothing of it shows a value but
+    ``values_for``, which is for agents."""
 
     def __init__(self, vault: Vault, namespace: str) -> None:
         self._vault = vault
         self._namespace = namespace
-        self._open: dict[str, bytes] = {}
+        self._all: dict[str, dict[str, bytes]] = {}
+
+    @property
+    def _open(self) -> dict[str, bytes]:
+        return self._all.setdefault(self._namespace, {})
+
+    def within(self, namespace: str) -> Secrets:
+        made = Secrets(self._vault, namespace)
+        made._all = self._all
+        return made
 
     async def load(self) -> None:
-        """Read all. One that does not open counts as not stored: its tasks say that it has to be set."""
+        """Read those of all namespaces. One that does not open counts as not stored: its tasks say that it
+        has to be set."""
+        for namespace in await self._vault.namespaces(KIND):
+            await self.within(namespace)._load()
+
+    async def _load(self) -> None:
         for entry in await self._vault.list(self._namespace, KIND):
             try:
                 self._open[entry.name] = await self._vault.get(self._namespace, KIND, entry.name)
             except OperatorError as error:
                 structlog.get_logger("secrets").warning("a secret cannot be used", reason=str(error))
 
-    def values_for(self, wanted: Mapping[str, str]) -> dict[str, bytes]:
+    def values_for(self, namespace: str, wanted: Mapping[str, str]) -> dict[str, bytes]:
         """A task's ``secrets``, names of files by names of secrets, with values; without those that are
-        not stored."""
-        return {file: self._open[name] for file, name in wanted.items() if name in self._open}
+        not stored in its namespace."""
+        known = self._all.get(namespace, {})
+        return {file: known[name] for file, name in wanted.items() if name in known}
 
     def check(self, spec: JobSpec) -> None:
         """Raises InvalidDocument where a task or a webhook uses a secret that is not stored."""

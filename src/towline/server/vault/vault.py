@@ -88,6 +88,10 @@ class Vault:
         """In order of their names."""
         return [_entry(row) for row in await self._store.seal_list(namespace, kind)]
 
+    async def namespaces(self, kind: str) -> tuple[str, ...]:
+        """Those that have something of a kind, in order."""
+        return tuple(sorted({row.namespace for row in await self._store.seal_list() if row.kind == kind}))
+
     async def delete(self, namespace: str, kind: str, name: str) -> None:
         """Raises NotFound."""
         if not await self._store.seal_delete(namespace, kind, name):

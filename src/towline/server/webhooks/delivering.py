@@ -19,7 +19,7 @@ from msgspec import structs
 from towline.core.rows import EventRow
 from towline.errors import NotFound, StoreError
 from towline.model.views import JobView
-from towline.server.events import Feed
+from towline.server.events import ENDS, Feed
 from towline.server.facts import Facts
 from towline.server.webhooks.targets import NotTaken, Refused, Targets
 from towline.store.codec import Damaged
@@ -33,9 +33,11 @@ MOST_ATTEMPTS = 15
 FIRST_WAIT_S = 5.0
 LONGEST_WAIT_S = 3600.0
 AT_ONCE = 16
+QUARANTINED = "quarantined"
+"""The outcome of a job that was set aside for an operator: it has not ended, and is told all the same."""
 
-Secret = Callable[[Mapping[str, str]], dict[str, bytes]]
-"""Values, by any keys, for the same keys by secrets' names; without those that are not stored."""
+Secret = Callable[[str, Mapping[str, str]], dict[str, bytes]]
+"""Values, by any keys, for a namespace and the same keys by its secrets' names, as far as they are stored."""
 
 
 def now_ms() -> int:
@@ -81,7 +83,7 @@ class Deliverer:
         if self._looked is None:
             self._looked = await self._begin()
         async for rows in self._feed.past(None, self._looked):
-            owed = [row for event in rows if event.kind == "job.ended" for row in await self._owed(event)]
+            owed = [row for event in rows if event.kind in ENDS for row in await self._owed(event)]
             through = rows[-1].number
             if owed or through - self._kept >= KEEP_EVERY_EVENTS:
                 await self._store.delivery_add(self._pool, through, owed)
@@ -98,7 +100,7 @@ class Deliverer:
         return found
 
     async def _owed(self, event: EventRow) -> list[DeliveryRow]:
-        outcome = str(event.data["state"])
+        outcome = QUARANTINED if event.kind == "job.quarantined" else str(event.data["state"])
         try:
             notices = (await self._facts.spec(str(event.job))).spec.notify
         except NotFound:
@@ -138,9 +140,9 @@ class Deliverer:
 
     async def _send(self, row: DeliveryRow) -> None:
         """Raises Refused, NotTaken, NotFound."""
-        job = await self._facts.find(row.job)
         notice = (await self._facts.spec(row.job)).spec.notify[row.position]
-        secret = self._secret({"": notice.secret}).get("")
+        job = await self._facts.by_id(row.job)
+        secret = self._secret(job.namespace, {"": notice.secret}).get("")
         if secret is None:
             raise NotTaken(
                 f"there is no secret {notice.secret!r} to sign with: tow secret set {notice.secret}"
@@ -156,4 +158,5 @@ def _body(row: DeliveryRow, job: JobView) -> bytes:
     """What a receiver reads: the job as it stands, and as what it ended."""
     fields = ("id", "name", "namespace", "labels", "reason", "message", "submitted_at", "ended_at", "counts")
     shown = {"state": row.outcome} | {name: getattr(job, name) for name in fields}
-    return msgspec.json.encode({"type": "job.ended", "job": shown})
+    kind = "job.quarantined" if row.outcome == QUARANTINED else "job.ended"
+    return msgspec.json.encode({"type": kind, "job": shown})

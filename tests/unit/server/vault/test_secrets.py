@@ -34,18 +34,18 @@ def using(**wanted: str) -> JobSpec:
 async def test_tasks_get_the_latest_values_also_from_the_next_server(vault: Vault, secrets: Secrets) -> None:
     await secrets.put("my-token", b"old")
     await secrets.put("my-token", VALUE)
-    assert secrets.values_for({"TOKEN": "my-token", "OTHER": "gone"}) == {"TOKEN": VALUE}
+    assert secrets.values_for("default", {"TOKEN": "my-token", "OTHER": "gone"}) == {"TOKEN": VALUE}
     again = Secrets(vault, "default")
-    assert again.values_for({"TOKEN": "my-token"}) == {}
+    assert again.values_for("default", {"TOKEN": "my-token"}) == {}
     await again.load()
-    assert again.values_for({"TOKEN": "my-token"}) == {"TOKEN": VALUE}
+    assert again.values_for("default", {"TOKEN": "my-token"}) == {"TOKEN": VALUE}
     assert [(entry.name, entry.version) for entry in await again.list()] == [("my-token", 2)]
 
 
 async def test_what_was_removed_nobody_gets(secrets: Secrets) -> None:
     await secrets.put("my-token", VALUE)
     await secrets.delete("my-token")
-    assert secrets.values_for({"TOKEN": "my-token"}) == {}
+    assert secrets.values_for("default", {"TOKEN": "my-token"}) == {}
     assert await secrets.list() == []
     with pytest.raises(NotFound, match="tow secret set my-token"):
         await secrets.delete("my-token")
@@ -55,7 +55,7 @@ async def test_secrets_of_another_namespace_and_logins_are_no_secrets(vault: Vau
     await vault.put("other", "secret", "my-token", VALUE)
     await vault.put("default", "registry", "my-token", VALUE, user="ada")
     await secrets.load()
-    assert secrets.values_for({"TOKEN": "my-token"}) == {}
+    assert secrets.values_for("default", {"TOKEN": "my-token"}) == {}
 
 
 async def test_one_that_does_not_open_counts_as_not_stored(
@@ -65,7 +65,7 @@ async def test_one_that_does_not_open_counts_as_not_stored(
     (tmp_path / "vault.key").rename(tmp_path / "lost.key")
     again = Secrets(Vault(vault._store, tmp_path / "vault.key"), "default")
     await again.load()
-    assert again.values_for({"A": "a"}) == {}
+    assert again.values_for("default", {"A": "a"}) == {}
 
 
 async def test_every_use_of_what_is_not_stored_is_a_problem(secrets: Secrets) -> None:
@@ -82,7 +82,9 @@ async def test_every_use_of_what_is_not_stored_is_a_problem(secrets: Secrets) ->
 async def test_an_order_for_an_agent_does_not_show_values(secrets: Secrets) -> None:
     await secrets.put("my-token", b"correct horse")
     row = SpecRow(job="j1", spec=using(TOKEN="my-token"), base_dir=None)
-    info = task_info(row, 0, None, ("ghcr.io", "ada", "pass-word"), secrets.values_for({"TOKEN": "my-token"}))
+    info = task_info(
+        row, 0, None, ("ghcr.io", "ada", "pass-word"), secrets.values_for("default", {"TOKEN": "my-token"})
+    )
     assert info.secrets == {"TOKEN": b"correct horse"}
     for shown in (repr(info), str([info]), str(info.__rich_repr__())):
         assert "correct" not in shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -35,8 +36,8 @@ class Known:
             raise found
         return SimpleNamespace(spec=JobSpec(name=job, tasks={"a": TaskSpec()}, notify=found))
 
-    async def find(self, job: str) -> Any:
-        return SimpleNamespace(id=job)
+    async def by_id(self, job: str) -> Any:
+        return SimpleNamespace(id=job, namespace="default")
 
     async def summary(self, row: Any) -> Any:
         names = ("name", "namespace", "labels", "reason", "message", "submitted_at", "ended_at", "counts")
@@ -57,7 +58,7 @@ class Here:
     def next(self) -> Deliverer:
         """That of the next server."""
         facts = cast("Facts", self.known)
-        return Deliverer(POOL, self.store, self.feed, facts, lambda w: self._values(dict(w)), self.targets)
+        return Deliverer(POOL, self.store, self.feed, facts, lambda _, w: self._values(dict(w)), self.targets)
 
     def _values(self, wanted: dict[str, str]) -> dict[str, bytes]:
         return {key: self.secrets[name] for key, name in wanted.items() if name in self.secrets}
@@ -105,6 +106,19 @@ async def test_nothing_is_written_for_events_that_nobody_waits_for(here: Here) -
     here.happens("attempt.started", "c")
     await here.deliverer.look()
     assert await here.store.delivery_cursor(POOL) == KEEP_EVERY_EVENTS
+
+
+async def test_a_job_that_is_set_aside_is_told_and_its_end_later(here: Here) -> None:
+    here.known._notices |= {"q": (ALWAYS,), "f": (FAILED,)}
+    for job in ("q", "f"):
+        here.happens("job.quarantined", job, message="an internal error")
+    here.happens("job.ended", "q", state="cancelled")
+    await here.deliverer.look()
+    assert [row.outcome for row in await here.owed("q")] == ["quarantined", "cancelled"]
+    assert await here.owed("f") == []
+    body = msgspec.json.decode(delivering._body((await here.owed("q"))[0], await here.known.summary(
+        await here.known.by_id("q"))))  # fmt: skip
+    assert (body["type"], body["job"]["state"]) == ("job.quarantined", "quarantined")
 
 
 async def test_what_is_not_taken_is_tried_until_it_is_given_up(

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from towline.errors import Forbidden, RequestError
 from towline.identity.joining import JoinLink
+from towline.identity.roles import EVERYWHERE, check_namespace
 from towline.model import units
 from towline.model.access_views import (
     AuditEntryView,
@@ -23,11 +24,11 @@ from towline.model.access_views import (
 from towline.model.units import rfc3339
 from towline.server.access.auditing import tell
 from towline.server.access.guard import principal_of
+from towline.server.access.rules import ADMIN
 from towline.server.access.tokens import JOIN
 from towline.server.api.cluster.enrolment import access_of
 from towline.server.api.queues import decoded
 from towline.server.api.service import MOST, service_of
-from towline.server.facts import NAMESPACE
 from towline.store.access import TokenRow
 
 AnyRequest = Request[Any, Any, Any]
@@ -43,6 +44,8 @@ class TokenBody(Struct, kw_only=True, forbid_unknown_fields=True):
     name: str
     role: str
     lifetime: str | None = None
+    namespace: str | None = None
+    """None: that of the request; for an admin who is made by one of all namespaces, all (``*``)."""
 
 
 class JoinBody(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -65,8 +68,11 @@ async def whoami(request: AnyRequest) -> WhoView:
 async def list_tokens(request: AnyRequest) -> TokenList:
     """API tokens, and join links that nobody has used yet."""
     tokens = access_of(service_of(request)).tokens
+    every = _is_everywhere(request)
+    mine = service_of(request).namespace
     return TokenList(
-        tokens=[_view(row) for row in tokens.list()], joins=[_join_view(row) for row in tokens.joins()]
+        tokens=[_view(row) for row in tokens.list() if every or row.namespace == mine],
+        joins=[_join_view(row) for row in tokens.joins()] if every else [],
     )
 
 
@@ -76,7 +82,8 @@ async def create_token(request: AnyRequest) -> TokenView:
     body = await decoded(request, TokenBody)
     tokens = access_of(service_of(request)).tokens
     lifetime_ms = None if body.lifetime is None else _duration(body.lifetime)
-    row, text = await tokens.create(body.name, body.role, NAMESPACE, lifetime_ms)
+    namespace = _namespace(request, body.namespace, body.role)
+    row, text = await tokens.create(body.name, body.role, namespace, lifetime_ms)
     tell(request, _named(row))
     return _view(row, text)
 
@@ -98,7 +105,8 @@ async def create_join(request: AnyRequest) -> JoinView:
 @delete("/v1/tokens/{token:str}", status_code=200)
 async def delete_token(request: AnyRequest, token: FromPath[str]) -> TokenView:
     """Take back an API token (by its name or id) or a join link (by its id); the latter has no name."""
-    row = await access_of(service_of(request)).tokens.delete(token)
+    within = None if _is_everywhere(request) else service_of(request).namespace
+    row = await access_of(service_of(request)).tokens.delete(token, within)
     tell(request, _named(row))
     return _view(row)
 
@@ -123,6 +131,23 @@ async def list_audit(request: AnyRequest, limit: Limit = 100, before: Before = N
         for row in rows[:limit]
     ]
     return AuditView(entries=shown, next_before=shown[-1].seq if len(rows) > limit else None)
+
+
+def _is_everywhere(request: AnyRequest) -> bool:
+    who = principal_of(request)
+    return who is not None and who.namespace == EVERYWHERE
+
+
+def _namespace(request: AnyRequest, given: str | None, role: str) -> str:
+    """Of a new token. Raises Forbidden where its maker is of another one, RequestError."""
+    mine = service_of(request).namespace
+    if _is_everywhere(request):
+        if given is None:
+            return EVERYWHERE if role == ADMIN.word else mine
+        return given if given == EVERYWHERE else check_namespace(given)
+    if given not in (None, mine):
+        raise Forbidden(f"You are of the namespace {mine}: your tokens are of it too.")
+    return mine
 
 
 def _duration(text: str) -> int:

@@ -66,7 +66,10 @@ class _Job(NamedTuple):
 
 
 async def _job(service: Service, job: str) -> _Job | None:
-    """None where the store has no such job: its attempts are about to be ended."""
+    """None where the store has no such job (its attempts are about to be ended), or it is of another
+    namespace."""
+    if not await service.facts.owns(job):
+        return None
     try:
         row = await service.facts.spec(job)
     except NotFound:
