@@ -9,8 +9,6 @@ PYTEST_ARGS ?=
 # Where bench-scheduler finds openb/ and swf/; BENCH_ARGS="--seeds 42-43 openb" makes it quicker.
 TRACES ?= ../shared/traces
 BENCH_ARGS ?=
-# What of the tests of one machine every run does in a cluster too; `make test-cluster` does all.
-IN_CLUSTER := tests/e2e/test_jobs.py -k "not oci and not docker"
 
 .DEFAULT_GOAL := help
 .PHONY: help machine engines setup demo test test-cluster lint format bench bench-scheduler torture clean
@@ -45,7 +43,6 @@ demo: machine $(VENV)/.ready ## Run examples/flights: 336,776 flights through re
 
 test: setup lint ## Run all checks and all tests
 	@scripts/run-tests.sh $(BIN)/pytest $(PYTEST_ARGS)
-	@TOWLINE_TEST_MODE=cluster $(BIN)/pytest $(PYTEST_ARGS) $(IN_CLUSTER)
 
 test-cluster: setup ## Run the tests of one machine against a server with two agents in network namespaces
 	TOWLINE_TEST_MODE=cluster $(BIN)/pytest $(PYTEST_ARGS) tests/e2e
