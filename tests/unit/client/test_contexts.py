@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from towline.client.cluster.contexts import Contexts
+from towline.client.cluster.contexts import Contexts, chosen, contexts_file
 from towline.client.cluster.remote import Remote
-from towline.errors import NotFound
+from towline.errors import NotFound, RequestError
 
 
 def remote(name: str) -> Remote:
@@ -37,3 +37,14 @@ def test_what_another_has_removed_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         late.use("lab")
     assert Contexts(file).current is None
+
+
+def test_a_token_beside_a_context_is_refused(tmp_path: Path) -> None:
+    """It would be sent to a server that it may not be for, or not be used."""
+    environ = {"XDG_CONFIG_HOME": str(tmp_path), "TOWLINE_TOKEN": "tow_x"}
+    assert chosen(environ) is None
+    Contexts(contexts_file(environ)).add("lab", remote("lab"))
+    with pytest.raises(RequestError, match=r"TOWLINE_TOKEN is set, but TOWLINE_SERVER is not, .* 'lab'"):
+        chosen(environ)
+    assert chosen({**environ, "TOWLINE_CONTEXT": "local"}) is None
+    assert chosen({"XDG_CONFIG_HOME": str(tmp_path)}) == remote("lab")

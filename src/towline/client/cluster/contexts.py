@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from towline.client.cluster.remote import Remote, from_environment
+from towline.client.cluster.remote import AUTHORITY_VARIABLE, TOKEN_VARIABLE, Remote, from_environment
+from towline.client.cluster.remote import VARIABLE as SERVER_VARIABLE
 from towline.errors import NotFound, RequestError
 
 VARIABLE = "TOWLINE_CONTEXT"
@@ -132,4 +133,12 @@ def chosen(environ: Mapping[str, str] | None = None) -> Remote | None:
         return None
     contexts = Contexts(contexts_file(environ))
     name = name or (contexts.current if "TOWLINE_HOME" not in environ else None)
-    return None if name is None else contexts.get(name)
+    if name is None:
+        return None
+    if environ.get(TOKEN_VARIABLE):
+        # Whoever sets it wants its rights, not the context's, whose server may not be the one that it is for.
+        raise RequestError(
+            f"{TOKEN_VARIABLE} is set, but {SERVER_VARIABLE} is not, and the context {name!r} has a token of "
+            f"its own: unset {TOKEN_VARIABLE}, or set {SERVER_VARIABLE} and {AUTHORITY_VARIABLE} with it."
+        )
+    return contexts.get(name)
