@@ -176,8 +176,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     feed = Feed(settings.pool, store, settings.event_tail)
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
-    receiving = None if access is None else await _receiving(settings.home, store)
-    keeping = None if access is None else await _keeping(settings)
+    receiving, keeping = (None, None) if access is None else await _kept_of_nodes(settings, store)
     gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)
@@ -246,22 +245,18 @@ def _intake(
     )
 
 
-async def _receiving(home: Path, store: Store) -> Receiving:
-    """What the nodes of a cluster ship of their output is kept in the server's home."""
+async def _kept_of_nodes(settings: Settings, store: Store) -> tuple[Receiving, Keeping]:
+    """What the nodes of a cluster ship of their output, and what elements write: in the object store, the
+    newest output in the server's home."""
     from towline.logs.archive import Archive
-    from towline.server.logs.receiving import Receiving
-
-    archive = Archive(home / "output")
-    await asyncio.to_thread(archive.open)
-    return Receiving(archive, store)
-
-
-async def _keeping(settings: Settings) -> Keeping:
-    """What elements of a cluster write is kept in its object store."""
     from towline.logs.objects import open_objects
     from towline.server.artifacts.keeping import Keeping
+    from towline.server.logs.receiving import Receiving
 
-    return Keeping(await asyncio.to_thread(open_objects, settings.object_store, settings.home))
+    objects = await asyncio.to_thread(open_objects, settings.object_store, settings.home)
+    archive = Archive(settings.home / "output", objects=objects)
+    await asyncio.to_thread(archive.open)
+    return Receiving(archive, store), Keeping(objects)
 
 
 def _check_submitted(secrets: Secrets, settings: Settings, namespace: str, spec: JobSpec) -> None:

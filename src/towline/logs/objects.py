@@ -6,6 +6,7 @@ All of it blocks. A folder is synced to its disk before ``put`` returns, which o
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Generator, Iterable
@@ -50,6 +51,36 @@ class Objects:
                 return bytes(obstore.get_range(self._store, key, start=offset, length=length))
             except (FileNotFoundError, NotFoundError):
                 return None
+
+    def adopt(self, file: Path, key: str) -> None:
+        """Move a file whose content is durable into the store. Its folder loses it last."""
+        import obstore
+
+        with _failing():
+            if self._folder is None:
+                obstore.put(self._store, key, file)
+                file.unlink()
+                return
+            target = self._folder / key
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                file.rename(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                obstore.put(self._store, key, file)
+                self._sync(target)
+                file.unlink()
+            else:
+                self._sync(target)
+
+    def delete(self, key: str) -> None:
+        """What is under a key, if anything."""
+        import obstore
+        from obstore.exceptions import NotFoundError
+
+        with _failing(), contextlib.suppress(FileNotFoundError, NotFoundError):
+            obstore.delete(self._store, key)
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """By key, how long all below ``prefix`` (which ends with a slash) are."""

@@ -1,7 +1,7 @@
 """Keeps what nodes ship: appended to a segment of many attempts, synced in groups, then acknowledged.
 
-FOLDER/0000000001.seg, …   frames; the last one is open, the others are sealed
-FOLDER/index               where whose pieces are; made again from the segments where it is gone
+segments     frames; the last one is open, the others are sealed (``segments.py`` says where they are)
+FOLDER/index where whose pieces are; made again from the segments where it is gone
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from towline.logs.archive import frames
 from towline.logs.archive.frames import Frame, Time
 from towline.logs.archive.index import Extent, Index, Piece
+from towline.logs.archive.segments import Segments
+from towline.logs.objects import Objects
 
 SEGMENT_BYTES = 16 * 1024**2
 _GROUP_BYTES = 8 * 1024**2
 _KNOWN_ATTEMPTS = 20_000
 _READ_PIECES = 64
+_READ_BYTES = 1024**2
 
 Done = Callable[[Exception | None], object]
 """Told in the writer's thread when it is durable, or why it is not: an OSError, or a ValueError for what
@@ -51,8 +54,13 @@ class _Ask(NamedTuple):
 class Archive:
     """One process has it. ``append`` and ``ask`` return at once; what reads, blocks, in any thread."""
 
-    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self, folder: Path, segment_bytes: int = SEGMENT_BYTES, objects: Objects | None = None
+    ) -> None:
+        """``objects``: where sealed segments go. None: they stay in the folder."""
         self._folder = folder
+        self._index_path = folder / "index"
+        self._segments = Segments(folder, objects)
         self._segment_bytes = segment_bytes
         self._work: queue.SimpleQueue[_Append | _Ask | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log-archive", daemon=True)
@@ -65,15 +73,35 @@ class Archive:
     def open(self) -> None:
         """Read what a crash has left unsealed, and take up work. Raises OSError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._index = self._open_index()
+        self._index, is_new = self._open_index()
         sealed = self._index.sealed()
-        for number in self._segments():
-            self._number = max(self._number, number)
+        here = self._segments.here()
+        for number in here:
             if number not in sealed:
                 self._recover(number)
-        for number in set(sealed) - set(self._segments()):
-            self._index.drop_segment(number)
+        self._number = max((0, *here, *sealed))
+        missing = set(sealed) - set(here)
+        if missing or is_new:
+            self._look_away(missing, is_new)
+        self._segments.open(sorted(set(self._index.sealed()) & set(here)))
         self._thread.start()
+
+    def _look_away(self, missing: set[int], is_new: bool) -> None:
+        """Sealed segments that are not in the folder are in the object store. Those that are there and that a
+        new index does not know are read again. Raises OSError."""
+        try:
+            away = self._segments.away()
+        except OSError:
+            if is_new:
+                raise
+            return  # they are taken to be there: who reads them will see
+        self._number = max((self._number, *away))
+        known = self._index.sealed()
+        for number in away:
+            if number not in known:
+                self._recover(number)
+        for number in missing.difference(away):
+            self._index.drop_segment(number)
 
     def close(self) -> None:
         """Finish what was handed over."""
@@ -81,27 +109,24 @@ class Archive:
         self._thread.join()
         if self._file >= 0:
             os.close(self._file)
+        self._segments.close()
         self._index.close()
 
-    def _open_index(self) -> Index:
-        path = self._folder / "index"
+    def _open_index(self) -> tuple[Index, bool]:
+        """And whether it knows nothing of what there was."""
+        is_new = not self._index_path.exists()
         try:
-            return Index(path)
+            return Index(self._index_path), is_new
         except sqlite3.DatabaseError:  # damaged: what it knew stands in the segments
             for file in self._folder.glob("index*"):
                 file.unlink()
-            return Index(path)
-
-    def _segments(self) -> list[int]:
-        return sorted(int(path.stem) for path in self._folder.glob("*.seg"))
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:010}.seg"
+            return Index(self._index_path), True
 
     def _recover(self, number: int) -> None:
         """Find every whole frame of a segment, cut off what was being written, and seal it."""
         end, pieces = 0, list[Piece]()
-        for position, length, frame in frames.scan(self._path(number)):
+        data = self._segments.read(number)
+        for position, length, frame in frames.scan(data):
             end = position + length
             pieces.append(_piece(frame, number, position, length))
             if len(pieces) >= 10_000:
@@ -109,9 +134,11 @@ class Archive:
                 pieces.clear()
         self._index.add(pieces)
         if end == 0:
-            self._path(number).unlink()
+            self._segments.remove(number)
             return
-        os.truncate(self._path(number), end)
+        if end < len(data):
+            with contextlib.suppress(FileNotFoundError):  # an object is left as it is
+                os.truncate(self._segments.path(number), end)
         self._index.seal(number, end)
 
     # --- writing ----------------------------------------------------------------------------------
@@ -193,7 +220,7 @@ class Archive:
     def _open_segment(self) -> None:
         if self._file >= 0:
             return
-        path = self._path(self._number + 1)
+        path = self._segments.path(self._number + 1)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._number += 1
         self._end = 0
@@ -207,6 +234,7 @@ class Archive:
         os.close(self._file)
         self._file = -1
         self._index.seal(self._number, self._end)
+        self._segments.fill(self._number)
 
     def _give_up(self) -> None:
         """What a failed write has left is not relied upon: the segment ends where the last good one did."""
@@ -230,8 +258,7 @@ class Archive:
         start: int | None = None
         data = bytearray()
         index: list[tuple[int, int]] = []
-        for piece in self._index.pieces(attempt, stream, offset, _READ_PIECES):
-            frame = self._frame(piece)
+        for frame in self._frames(self._index.pieces(attempt, stream, offset, _READ_PIECES)):
             if start is None:
                 start = max(offset, frame.offset)
             if frame.offset > start + len(data) or len(data) >= limit:
@@ -248,15 +275,24 @@ class Archive:
         """When, in unix ms, the last bytes that are there were written; None where that is not known."""
         size = self.extent(attempt).sizes[stream]
         last = self._index.pieces(attempt, stream, max(0, size - 1), 1)
-        times = self._frame(last[0]).times if last else ()
+        times = next(self._frames(last)).times if last else ()
         return times[-1][1] if times else None
 
-    def _frame(self, piece: Piece) -> Frame:
-        with self._path(piece.segment).open("rb") as file:
-            frame = frames.unpack(os.pread(file.fileno(), piece.stored, piece.position))
-        if frame is None or (frame.attempt, frame.offset) != (piece.attempt, piece.offset):
-            raise OSError(f"{self._path(piece.segment)} is damaged at byte {piece.position}")
-        return frame
+    def _frames(self, pieces: Sequence[Piece]) -> Iterator[Frame]:
+        """In order. Those that lie near each other in a segment are read at once: each read of an object
+        store takes its time, however little it is."""
+        for near in _near(pieces):
+            begin = near[0].position
+            data = memoryview(
+                self._segments.read(near[0].segment, begin, near[-1].position + near[-1].stored - begin)
+            )
+            for piece in near:
+                frame = frames.unpack(data[piece.position - begin :][: piece.stored])
+                if frame is None or (frame.attempt, frame.offset) != (piece.attempt, piece.offset):
+                    raise OSError(
+                        f"segment {piece.segment} of the output is damaged at byte {piece.position}"
+                    )
+                yield frame
 
     def was_removed(self, attempt: str) -> bool:
         """Whether something of it was removed to make room."""
@@ -268,8 +304,8 @@ class Archive:
         return self._index.sealed()
 
     def kept_bytes(self) -> int:
-        """What all segments take on the disk."""
-        return sum(path.stat().st_size for path in self._folder.glob("*.seg"))
+        """What all segments take."""
+        return sum(self._index.sealed().values()) + (self._end if self._file >= 0 else 0)
 
     def attempts_in(self, segment: int) -> list[str]:
         return self._index.attempts_in(segment)
@@ -288,14 +324,30 @@ class Archive:
     def drop_segment(self, segment: int) -> int:
         """Remove a sealed segment with all that it holds. Returns the bytes freed."""
         size = self._index.sealed().get(segment, 0)
+        self._segments.remove(segment)
         self._index.drop_segment(segment)
-        self._path(segment).unlink(missing_ok=True)
         return size
 
 
 def _piece(frame: Frame, segment: int, position: int, stored: int) -> Piece:
     length = len(frame.data)
     return Piece(frame.attempt, frame.stream, frame.offset, length, frame.end, segment, position, stored)
+
+
+def _near(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Pieces that follow each other in a segment, in groups that lie within ``_READ_BYTES``."""
+    group: list[Piece] = []
+    for piece in pieces:
+        if group and (
+            piece.segment != group[0].segment
+            or piece.position < group[-1].position
+            or piece.position + piece.stored - group[0].position > _READ_BYTES
+        ):
+            yield group
+            group = []
+        group.append(piece)
+    if group:
+        yield group
 
 
 def _times(times: Sequence[Time], start: int) -> list[tuple[int, int]]:

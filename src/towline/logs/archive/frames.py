@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from zlib import crc32
 
 import msgspec
@@ -12,7 +11,6 @@ from msgspec import Struct
 
 _HEAD = struct.Struct("<4sII")
 _MAGIC = b"TLF1"
-_READ_BYTES = 1024**2
 
 Time = tuple[int, int, int]
 """(offset, unix ms, kind), as an Entry of logs/entries.py without its stream."""
@@ -38,7 +36,7 @@ def pack(frame: Frame) -> bytes:
     return _HEAD.pack(_MAGIC, len(body), crc32(body)) + body
 
 
-def unpack(data: bytes) -> Frame | None:
+def unpack(data: bytes | memoryview) -> Frame | None:
     """The frame that begins there; None where none does."""
     if len(data) < _HEAD.size:
         return None
@@ -52,22 +50,14 @@ def unpack(data: bytes) -> Frame | None:
         return None
 
 
-def scan(path: Path) -> Iterator[tuple[int, int, Frame]]:
-    """(position, length, frame) of every frame up to the first that is not whole: behind it nothing was
-    acknowledged."""
-    position, held = 0, b""
-    with path.open("rb") as file:
-        while True:
-            if len(held) >= _HEAD.size:
-                length = _HEAD.size + _HEAD.unpack_from(held)[1]
-                if len(held) >= length:
-                    frame = unpack(held[:length])
-                    if frame is None:
-                        return
-                    yield position, length, frame
-                    position, held = position + length, held[length:]
-                    continue
-            more = file.read(_READ_BYTES)
-            if not more:
-                return
-            held += more
+def scan(data: bytes) -> Iterator[tuple[int, int, Frame]]:
+    """(position, length, frame) of every frame of a segment up to the first that is not whole: behind it
+    nothing was acknowledged."""
+    position, view = 0, memoryview(data)
+    while len(data) - position >= _HEAD.size:
+        length = _HEAD.size + _HEAD.unpack_from(data, position)[1]
+        frame = unpack(view[position : position + length])
+        if frame is None:
+            return
+        yield position, length, frame
+        position += length

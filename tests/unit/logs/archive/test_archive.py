@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from towline.logs.archive import Archive, Extent, Frame
+from towline.logs.objects import Objects
 
 A, B, C = "job1-0-0-1", "job1-0-1-1", "job2-0-0-1"
 
@@ -17,12 +18,13 @@ A, B, C = "job1-0-0-1", "job1-0-1-1", "job2-0-0-1"
 class Kept:
     """An archive in a folder, that can be left as a kill leaves it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, objects: Objects | None = None) -> None:
         self.folder = folder
+        self.objects = objects
         self.archive = self.open()
 
     def open(self, segment_bytes: int = 4_000) -> Archive:
-        self.archive = Archive(self.folder, segment_bytes)
+        self.archive = Archive(self.folder, segment_bytes, self.objects)
         self.archive.open()
         return self.archive
 
