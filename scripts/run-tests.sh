@@ -1,9 +1,9 @@
 #!/bin/bash
 # Runs all tests in groups side by side, since most of them wait: commands on one machine; clusters, and what
-# starts single processes; parts; and some of the tests of one machine against a cluster. The first group's
-# output is shown as it comes, that of the others behind it. Where no more than three tests of a group fail, they
-# are run once more, with the machine to themselves: a fault of the program fails again, a test that cannot stand
-# a busy machine is named as unsteady, which is a defect of its own.
+# starts single processes; containers; parts; and some of the tests of one machine against a cluster. The first
+# group's output is shown as it comes, that of the others behind it. Where no more than three tests of a group
+# fail, they are run once more, with the machine to themselves: a fault of the program fails again, a test that
+# cannot stand a busy machine is named as unsteady, which is a defect of its own.
 #
 #   scripts/run-tests.sh PYTEST [OPTION…]     options go to all; the status is that of a group that failed
 set -um  # m: each group has a process group of its own, and hears Ctrl-C from us
@@ -15,8 +15,8 @@ trap 'rm -rf "$folder"' EXIT
 
 # Tests of tests/e2e that are not in the first group: the groups are to take about as long.
 cluster=(tests/e2e/test_{artifacts_between_nodes,cluster,recovery,recovery_*,takeover}.py)
-further=(tests/e2e/test_exec.py)
-groups=(machine cluster parts clustered)
+containers=(tests/e2e/test_{docker,exec,gpus,images,isolation,kill,sdk,secrets}.py)
+groups=(machine cluster containers parts clustered)
 
 group() { # NAME [OPTION…]: its tests, with a memory of its own of what failed
     local name=$1 tests
@@ -24,10 +24,11 @@ group() { # NAME [OPTION…]: its tests, with a memory of its own of what failed
     case $name in
     machine)
         tests=(tests/e2e)
-        for path in "${cluster[@]}" "${further[@]}"; do tests+=("--ignore=$path"); done
+        for path in "${cluster[@]}" "${containers[@]}"; do tests+=("--ignore=$path"); done
         ;;
     cluster) tests=(tests/integration "${cluster[@]}") ;;
-    parts) tests=(tests/unit tests/simulation tests/conformance "${further[@]}") ;;
+    containers) tests=("${containers[@]}") ;;
+    parts) tests=(tests/unit tests/simulation tests/conformance) ;;
     clustered)
         tests=(tests/e2e/test_jobs.py -k "not oci and not docker")
         export TOWLINE_TEST_MODE=cluster

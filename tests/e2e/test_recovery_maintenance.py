@@ -13,7 +13,7 @@ from tests.e2e.history import judge, settled
 from tests.e2e.home import until
 
 LEASE_S = 4
-LONGER_S = 10
+LONGER_S = 20
 pytestmark = [
     pytest.mark.containers,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are for root"),
