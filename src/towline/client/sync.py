@@ -13,7 +13,7 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 from towline.client.api import JobPage
 from towline.client.cluster.remote import Remote
@@ -52,19 +52,22 @@ class _Loop:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Where waiting is interrupted (Ctrl-C), the work is cancelled, and has ended when this raises."""
         # No concurrent future: an interrupt inside of its condition could leave that locked for ever.
-        told: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-        begun: list[asyncio.Task[None]] = []
+        told: SimpleQueue[asyncio.Task[T]] = SimpleQueue()
+        begun: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            begun.append(self._loop.create_task(work))
+            begun[0].add_done_callback(told.put)
+
         try:
-            self._loop.call_soon_threadsafe(lambda: begun.append(self._loop.create_task(_settle(work, told))))
-            result, error = told.get()
+            self._loop.call_soon_threadsafe(begin)
+            done = told.get()
         except BaseException:
             self._loop.call_soon_threadsafe(lambda: begun[0].cancel() if begun else work.close())
             with contextlib.suppress(Empty):
                 told.get(timeout=_LOOP_END_S)
             raise
-        if error is not None:
-            raise error
-        return cast("T", result)
+        return done.result()
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         try:
@@ -81,15 +84,6 @@ class _Loop:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_LOOP_END_S)
         self._loop.close()
-
-
-async def _settle(
-    work: Coroutine[Any, Any, T], told: SimpleQueue[tuple[T | None, BaseException | None]]
-) -> None:
-    try:
-        told.put((await work, None))
-    except BaseException as error:
-        told.put((None, error))
 
 
 def _must_not_stop_a_loop() -> None:
