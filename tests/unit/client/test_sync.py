@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import signal
 import threading
-import warnings
 from collections.abc import AsyncGenerator, Iterator
 
 import pytest
@@ -73,10 +73,10 @@ def test_an_interrupt_before_the_work_has_begun_leaves_nothing(loop: _Loop, inte
     loop._loop.call_soon_threadsafe(hold)
     assert held.wait(30)
     threading.Timer(0.05, lambda: (interrupt(), free.set())).start()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(KeyboardInterrupt):
-            loop.run(never())
+    work = never()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(work)
+    assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
 
 
 def test_an_interrupt_ends_a_stream(loop: _Loop, interrupts: None) -> None:
