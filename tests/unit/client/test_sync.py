@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import signal
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 import pytest
 
@@ -60,8 +60,11 @@ def test_an_interrupt_cancels_what_is_waited_for(loop: _Loop, interrupts: None) 
         assert len(ended) == times
 
 
-def test_an_interrupt_before_the_work_has_begun_leaves_nothing(loop: _Loop, interrupts: None) -> None:
+def test_an_interrupt_before_the_work_has_begun_leaves_nothing(
+    loop: _Loop, interrupts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held, free = threading.Event(), threading.Event()
+    hand_over, handed = loop._loop.call_soon_threadsafe, list[object]()
 
     async def never() -> None:
         raise AssertionError("it has begun")
@@ -70,12 +73,21 @@ def test_an_interrupt_before_the_work_has_begun_leaves_nothing(loop: _Loop, inte
         held.set()
         free.wait(30)
 
-    loop._loop.call_soon_threadsafe(hold)
+    def hand_over_one(call: Callable[[], object]) -> None:
+        hand_over(call)
+        handed.append(call)
+        if len(handed) == 1:
+            threading.Thread(target=interrupt).start()
+        else:
+            free.set()  # only now, with both the beginning and the end of the work before it
+
+    hand_over(hold)
     assert held.wait(30)
-    threading.Timer(0.05, lambda: (interrupt(), free.set())).start()
+    monkeypatch.setattr(loop._loop, "call_soon_threadsafe", hand_over_one)
     work = never()
     with pytest.raises(KeyboardInterrupt):
         loop.run(work)
+    monkeypatch.undo()
     assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
 
 
