@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -23,7 +23,6 @@ from towline.client.cluster.patience import Patience, Tell
 from towline.client.cluster.remote import Remote
 from towline.client.jobs import Job
 from towline.client.streams import lines
-from towline.client.submission import Submission
 from towline.errors import (
     Conflict,
     Forbidden,
@@ -37,6 +36,9 @@ from towline.errors import (
 )
 from towline.model.job import JobSpec, Param
 from towline.model.views import JobView, NodeView, PlanView, QueueView, ServerView
+
+if TYPE_CHECKING:
+    from towline.client.submission import Submission
 
 PATIENCE_S = 30.0
 NAMESPACE_VARIABLE = "TOWLINE_NAMESPACE"
@@ -168,7 +170,7 @@ class Client:
         current one). The same ``key`` with the same job gives the same job again; Conflict is
         raised where it was used for another one.
         """
-        sent = job if isinstance(job, Submission) else Submission.of(job, params, base_dir)
+        sent = _as_submission(job, params, base_dir)
         body = {"document": sent.document, "params": sent.params, "base_dir": sent.base_dir}
         try:
             answer = await self.request("POST", "/v1/jobs", body=body, key=key or uuid.uuid4().hex)
@@ -224,7 +226,7 @@ class Client:
         base_dir: str | Path | None = None,
     ) -> PlanView:
         """Where everything of a job would go now; it is not submitted."""
-        sent = job if isinstance(job, Submission) else Submission.of(job, params, base_dir)
+        sent = _as_submission(job, params, base_dir)
         body = {"document": sent.document, "params": sent.params, "base_dir": sent.base_dir}
         try:
             return await self.post(PlanView, "/v1/plan", body)
@@ -390,6 +392,17 @@ def part_of(name: str, what: str) -> str:
     if name in ("", ".", "..") or "/" in name:
         raise NotFound(f"There is no {what} {name!r}.")
     return quote(name, safe="")
+
+
+def _as_submission(
+    job: JobSpec | Mapping[str, Any] | str | Path | Submission,
+    params: Mapping[str, Param] | None,
+    base_dir: str | Path | None,
+) -> Submission:
+    # What reads job files is loaded by those who have one: it takes as long as much of the rest.
+    from towline.client.submission import Submission
+
+    return job if isinstance(job, Submission) else Submission.of(job, params, base_dir)
 
 
 def _queue_path(name: str) -> str:

@@ -13,14 +13,13 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from towline.client.api import JobPage
 from towline.client.cluster.remote import Remote
 from towline.client.jobs import Job
 from towline.client.local import connect
 from towline.client.streams import LogChunk
-from towline.client.submission import Submission
 from towline.model.job import JobSpec, Param
 from towline.model.views import (
     ArtifactView,
@@ -35,6 +34,9 @@ from towline.model.views import (
     TaskView,
     WhyView,
 )
+
+if TYPE_CHECKING:
+    from towline.client.submission import Submission
 
 T = TypeVar("T")
 
