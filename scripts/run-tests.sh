@@ -1,9 +1,9 @@
 #!/bin/bash
-# Runs all tests in groups side by side, since most of them wait: commands on one machine; clusters, and what
-# starts single processes; containers; parts; and some of the tests of one machine against a cluster. The first
-# group's output is shown as it comes, that of the others behind it. Where no more than three tests of a group
-# fail, they are run once more, with the machine to themselves: a fault of the program fails again, a test that
-# cannot stand a busy machine is named as unsteady, which is a defect of its own.
+# Runs all tests, in four rows side by side, since most of them wait: commands on one machine; clusters, and what
+# starts single processes; parts; and, one after the other, some tests of one machine against a cluster, and what is
+# long of those of containers. The first row's output is shown as it comes, that of the others behind it. Where no
+# more than three tests of a group fail, they are run once more, with the machine to themselves: a fault of the
+# program fails again, a test that cannot stand a busy machine is named as unsteady, which is a defect of its own.
 #
 #   scripts/run-tests.sh PYTEST [OPTION…]     options go to all; the status is that of a group that failed
 set -um  # m: each group has a process group of its own, and hears Ctrl-C from us
@@ -13,10 +13,10 @@ pytest=("$@")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-# Tests of tests/e2e that are not in the first group: the groups are to take about as long.
+# Tests of tests/e2e that are not in the first row: the rows are to take about as long.
 cluster=(tests/e2e/test_{artifacts_between_nodes,cluster,recovery,recovery_*,takeover}.py)
-containers=(tests/e2e/test_{docker,exec,gpus,images,isolation,kill,sdk,secrets}.py)
-groups=(machine cluster containers parts clustered)
+containers=(tests/e2e/test_{exec,images,kill}.py)
+rows=(machine cluster parts "clustered containers")
 
 group() { # NAME [OPTION…]: its tests, with a memory of its own of what failed
     local name=$1 tests
@@ -38,17 +38,28 @@ group() { # NAME [OPTION…]: its tests, with a memory of its own of what failed
     exec "${pytest[0]}" -o cache_dir="$folder/$name" "${tests[@]}" "${pytest[@]:1}" "$@"
 }
 
+row() { # NAME…: groups, one after the other, and the status of each in a file
+    set +m # all of it hears what the row is told
+    for name; do
+        (group "$name")
+        echo $? >"$folder/$name.status"
+    done
+}
+
 pids=()
-for name in "${groups[@]:1}"; do
-    group "$name" >"$folder/$name.output" 2>&1 &
+for at in "${!rows[@]}"; do
+    read -ra names <<<"${rows[$at]}"
+    if [ "$at" -eq 0 ]; then
+        row "${names[@]}" &
+    else
+        row "${names[@]}" >"$folder/$at.output" 2>&1 &
+    fi
     pids+=($!)
 done
-group "${groups[0]}" &
-pids=($! "${pids[@]}")
 interrupted=
 trap 'interrupted=1; for pid in "${pids[@]}"; do kill -INT -- "-$pid" 2>/dev/null; done' INT TERM
 
-ended_of() { # waits for a group, also where a signal to us cuts the waiting short
+ended_of() { # waits for a row, also where a signal to us cuts the waiting short
     local status
     while true; do
         wait "$1"
@@ -75,14 +86,12 @@ verdict() { # NAME STATUS: the status of a group, after a second try of its few 
     echo "$failed"
 }
 
-statuses=()
-for at in "${!groups[@]}"; do
+for at in "${!rows[@]}"; do
     ended_of "${pids[$at]}"
-    statuses+=($?)
-    if [ "$at" -gt 0 ]; then cat "$folder/${groups[$at]}.output"; fi
+    if [ "$at" -gt 0 ]; then cat "$folder/$at.output"; fi
 done
 worst=0
-for at in "${!groups[@]}"; do
-    verdict "${groups[$at]}" "${statuses[$at]}" || worst=$?
+for name in ${rows[*]}; do
+    verdict "$name" "$(cat "$folder/$name.status" 2>/dev/null || echo 1)" || worst=$?
 done
 exit "$worst"
