@@ -103,8 +103,8 @@ def test_many_commands_at_once_share_the_machine(home: Home, script: Maker) -> N
 def test_idle_server_ends_and_the_next_command_starts_another(home: Home) -> None:
     home.env["TOWLINE_IDLE_S"] = "0.2"
     home.tow("jobs")
-    (server,) = home.processes()["server"]
-    gone(server)
+    for server in home.processes().get("server", ()):  # it may have gone already
+        gone(server)
     assert not (home.path / "tow.sock").exists()
     assert home.json("jobs") == {"jobs": [], "next_cursor": None}
 

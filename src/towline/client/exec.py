@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -104,10 +105,9 @@ class Exec:
         await self._say(Signal(name))
 
     async def _say(self, message: FromClient) -> None:
-        try:
+        # Where the connection is closed, whoever reads is told: the command's end may be there to be read.
+        with contextlib.suppress(ConnectionClosed):
             await self._connection.send(encode([message]))
-        except ConnectionClosed:
-            raise Unavailable(_LOST) from None
 
     async def _next(self) -> FromCommand:
         if not self._more:
