@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 from tests.integration.cluster.cluster_server import ClusterServer, free_port
+from tests.integration.cluster.heard import heard
 from tests.integration.server_process import PATIENCE_S, ServerProcess, job
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -23,7 +24,7 @@ from towline.core.commands import AttemptUpdate
 from towline.identity.joining import parse_join
 from towline.wire.artifacts import FILE, Artifact
 from towline.wire.manifest import BLOB_BYTES, Kept, Manifest, digest_of
-from towline.wire.messages import VERSION, Ack, Hello, Report, Start, Welcome, decode_from_server, encode
+from towline.wire.messages import VERSION, Ack, Hello, Report, Start, Welcome, encode
 
 CONTENT = bytes(range(256)) * (BLOB_BYTES // 256) + b"the end!" * 2**17
 """The last blob is of whole pieces, as they are read."""
@@ -68,13 +69,7 @@ class HandNode:
         return httpx2.Client(base_url=self._cluster.url, verify=context, timeout=PATIENCE_S, trust_env=False)
 
     async def hear(self, kind: type[Any]) -> Any:
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                frame = await self._link.recv()
-                assert isinstance(frame, bytes)
-                for message in decode_from_server(frame):
-                    if isinstance(message, kind):
-                        return message
+        return await heard(self._link, kind)
 
     async def ended(self, attempt: str, exit_code: int = 0) -> None:
         """Report the attempt's end, and wait until that is committed."""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import pytest
 import pytest_asyncio
 from tests.integration.cluster.cluster_server import ClusterServer
+from tests.integration.cluster.heard import heard
 from tests.integration.cluster.node_process import NodeProcess
 from tests.integration.server_process import PATIENCE_S, job
 from websockets.asyncio.client import ClientConnection, connect
@@ -30,7 +31,6 @@ from towline.wire.messages import (
     Hello,
     Start,
     Welcome,
-    decode_from_server,
     encode,
 )
 from towline.wire.shipping import PART_BYTES, LogAck, LogOpen, LogPart
@@ -215,14 +215,7 @@ class Evil:
         await self._link.send(encode(messages))
 
     async def hear(self, kind: type[M]) -> M:
-        """The next message of a kind."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                frame = await self._link.recv()
-                assert isinstance(frame, bytes)
-                for message in decode_from_server(frame):
-                    if isinstance(message, kind):
-                        return message
+        return await heard(self._link, kind)
 
     async def closed(self) -> None:
         async with asyncio.timeout(PATIENCE_S):

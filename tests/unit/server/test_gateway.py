@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,15 +110,22 @@ class World:
         self.gateway.attach(self.leader)
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = World(tmp_path)
+@asynccontextmanager
+async def led(folder: Path) -> AsyncGenerator[World]:
+    """A world whose leader leads."""
+    made = World(folder)
     await made.store.open()
     running = asyncio.create_task(made.leader.run())
     await made.leader.ready.wait()
     yield made
     made.leader.end()
     await running
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with led(tmp_path) as made:
+        yield made
 
 
 def hello(**changes: object) -> Hello:

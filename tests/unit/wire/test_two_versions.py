@@ -16,7 +16,7 @@ from tests.builders import task
 from tests.unit.agent.leader import listening
 from tests.unit.agent.test_link import Agent as RealAgent
 from tests.unit.server.conftest import submit_command
-from tests.unit.server.test_gateway import Agent, World
+from tests.unit.server.test_gateway import Agent, World, led
 
 from towline.errors import NodeError
 from towline.wire import messages as wire
@@ -78,13 +78,8 @@ def test_every_message_is_of_version_1_or_recorded_in_it_as_missing() -> None:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = World(tmp_path)
-    await made.store.open()
-    running = asyncio.create_task(made.leader.run())
-    await made.leader.ready.wait()
-    yield made
-    made.leader.end()
-    await running
+    async with led(tmp_path) as made:
+        yield made
 
 
 class OldAgent(Agent):

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from towline.logs.archive import frames
 from towline.logs.archive.frames import Frame, Time
 from towline.logs.archive.index import Extent, Index, Piece
@@ -91,10 +93,14 @@ class Archive:
         new index does not know are read again. Raises OSError."""
         try:
             away = self._segments.away()
-        except OSError:
+        except OSError as error:
             if is_new:
                 raise
-            return  # they are taken to be there: who reads them will see
+            # They are taken to be there: who reads one that is not will be told.
+            structlog.get_logger("server.logs").warning(
+                "older output cannot be looked for", segments=len(missing), error=str(error)
+            )
+            return
         self._number = max((self._number, *away))
         known = self._index.sealed()
         for number in away:

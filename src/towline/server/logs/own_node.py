@@ -5,8 +5,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Sizes(NamedTuple):
+    """Bytes of output, and of what was written under TOW_OUT."""
+
+    output: int
+    artifacts: int
 
 
 class OwnNode:
@@ -16,28 +24,28 @@ class OwnNode:
         self._output = node_dir / "output"
         self._artifacts = node_dir / "artifacts"
 
-    def size_of(self, jobs: Sequence[str]) -> int:
-        """Bytes that ``drop`` would free."""
-        return sum(_size(folder) for folder in self._folders(jobs))
+    def size_of(self, jobs: Sequence[str]) -> Sizes:
+        """What ``drop`` would free."""
+        return Sizes(sum(map(_size, self._outputs(jobs))), sum(map(_size, self._written(jobs))))
 
-    def drop(self, jobs: Sequence[str]) -> int:
-        """Remove output and artifacts of jobs that have ended; returns the bytes freed."""
-        freed = 0
-        for folder in self._folders(jobs):
-            size = _size(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            freed += size - (_size(folder) if folder.exists() else 0)
-        return freed
+    def drop(self, jobs: Sequence[str]) -> Sizes:
+        """Remove output and artifacts of jobs that have ended; returns what that has freed."""
+        return Sizes(sum(map(_removed, self._outputs(jobs))), sum(map(_removed, self._written(jobs))))
 
-    def _folders(self, jobs: Sequence[str]) -> Iterator[Path]:
+    def _outputs(self, jobs: Sequence[str]) -> list[Path]:
         wanted = set(jobs)
-        if self._output.is_dir():
-            for name in os.listdir(self._output):  # noqa: PTH208
-                if name.rsplit("-", 3)[0] in wanted:
-                    yield self._output / name
-        for job in wanted:
-            if (self._artifacts / job).is_dir():
-                yield self._artifacts / job
+        names = os.listdir(self._output) if self._output.is_dir() else []  # noqa: PTH208
+        return [self._output / name for name in names if name.rsplit("-", 3)[0] in wanted]
+
+    def _written(self, jobs: Sequence[str]) -> list[Path]:
+        return [folder for job in dict.fromkeys(jobs) if (folder := self._artifacts / job).is_dir()]
+
+
+def _removed(folder: Path) -> int:
+    """Bytes that its removal has freed."""
+    size = _size(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return size - _size(folder)
 
 
 def _size(folder: Path) -> int:

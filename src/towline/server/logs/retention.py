@@ -59,10 +59,11 @@ class Retention:
     async def would(self) -> Garbage:
         """What ``collect`` would remove now. Raises StoreError, OSError."""
         jobs = await self._store.expired(self._pool, self._before_ms, _LISTED_JOBS)
+        if self._own_node is not None:
+            return Garbage(len(jobs), *await asyncio.to_thread(self._own_node.size_of, jobs))
         artifacts = 0 if self._keeping is None else await asyncio.to_thread(self._keeping.size_bytes, jobs)
         if self._archive is None:
-            of_node = 0 if self._own_node is None else await asyncio.to_thread(self._own_node.size_of, jobs)
-            return Garbage(len(jobs), of_node, artifacts)
+            return Garbage(len(jobs), 0, artifacts)
         sealed = self._archive.sealed()
         going = set(await asyncio.to_thread(self._archive.lost_with, jobs))
         going.update(await self._too_much(self._archive, going))
@@ -84,12 +85,11 @@ class Retention:
             await self._store.audit_expire(before_ms)
             await self._store.delivery_expire(before_ms)
             jobs = await self._store.expired(self._pool, before_ms, JOBS_A_TURN)
-            freed = 0
+            freed = artifacts = 0
+            if self._own_node is not None and jobs:
+                freed, artifacts = await asyncio.to_thread(self._own_node.drop, jobs)
             if self._archive is not None and jobs:
                 freed = await asyncio.to_thread(self._archive.drop_jobs, jobs)
-            if self._own_node is not None and jobs:
-                freed += await asyncio.to_thread(self._own_node.drop, jobs)
-            artifacts = 0
             if self._keeping is not None and jobs:
                 artifacts = await asyncio.to_thread(self._keeping.drop_jobs, jobs)
             return Garbage(await self._store.expire(self._pool, before_ms, JOBS_A_TURN), freed, artifacts)

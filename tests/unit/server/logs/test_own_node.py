@@ -20,14 +20,15 @@ def test_only_what_is_of_the_jobs_goes(tmp_path: Path) -> None:
     (tmp_path / "artifacts" / "gone" / "link").symlink_to(outside)
     node = OwnNode(tmp_path)
     size = node.size_of(["gone", "never"])
-    assert size >= 15
+    assert size.output == 10
+    assert sum(size) >= 15
     assert node.drop(["gone", "never"]) == size
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*"))
     assert left == ["artifacts/kept", "output/kept-0-0-1"]
     assert outside.read_text() == "not ours"
-    assert node.drop(["gone"]) == 0
+    assert node.drop(["gone"]) == (0, 0)
 
 
 def test_a_node_that_has_never_run_has_nothing(tmp_path: Path) -> None:
-    assert OwnNode(tmp_path / "none").size_of(["a"]) == 0
-    assert OwnNode(tmp_path / "none").drop(["a"]) == 0
+    assert OwnNode(tmp_path / "none").size_of(["a"]) == (0, 0)
+    assert OwnNode(tmp_path / "none").drop(["a"]) == (0, 0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.conformance.stores import rows
 from tests.conformance.stores.rows import Writing
 from tests.unit.server.logs.kept import SEGMENT_BYTES, Kept
 
+from towline.server.logs.own_node import OwnNode
 from towline.server.logs.retention import Garbage, Retention
 from towline.store.memory import MemoryStore
 
@@ -16,6 +19,11 @@ DAY_MS = 86_400_000
 @pytest.fixture
 async def leader() -> Writing:
     return await Writing.lead(MemoryStore(), "default")
+
+
+def of_one_machine(leader: Writing, home: Path) -> Retention:
+    now_s = 100 * DAY_MS / 1000
+    return Retention(leader.store, None, "default", 10, 2**30, lambda: now_s, own_node=OwnNode(home / "node"))
 
 
 def retention(
@@ -87,3 +95,23 @@ async def test_one_machine_has_old_jobs_alone(leader: Writing) -> None:
     one = retention(leader, None)
     assert await one.would() == Garbage(1, 0)
     assert await one.collect() == Garbage(1, 0)
+
+
+async def test_on_one_machine_they_take_what_its_node_keeps_of_them(leader: Writing, tmp_path: Path) -> None:
+    for name, ended_day in (("old", 80), ("new", 95), ("runs", None)):
+        await job(leader, name, 1, ended_day, a="finished")
+        output = tmp_path / "node" / "output" / f"{name}-0-0-1"
+        output.mkdir(parents=True)
+        (output / "stdout").write_bytes(b"x" * 100)
+        written = tmp_path / "node" / "artifacts" / name / "0" / "0"
+        written.mkdir(parents=True)
+        (written / "file").write_bytes(b"x" * 1000)
+        (written / "link").symlink_to(tmp_path)
+    one = of_one_machine(leader, tmp_path)
+    found = await one.would()
+    assert (found.jobs, found.output_bytes) == (1, 100)
+    assert found.artifact_bytes >= 1000
+    assert await one.collect() == found
+    left = {path.relative_to(tmp_path / "node").as_posix() for path in (tmp_path / "node").glob("*/*")}
+    assert left == {"output/new-0-0-1", "output/runs-0-0-1", "artifacts/new", "artifacts/runs"}
+    assert await one.would() == Garbage(0, 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from litestar import Request, Response, get, put
@@ -48,25 +49,28 @@ async def show_kept(request: AnyRequest, attempt: FromPath[str]) -> Kept:
 @put("/v1/agent/attempts/{attempt:str}/artifacts/{digest:str}", status_code=204)
 async def put_blob(request: AnyRequest, attempt: FromPath[str], digest: FromPath[str]) -> None:
     """Take a part of what an attempt wrote, whose SHA-256 is its name."""
-    service = service_of(request)
-    keeping = keeping_of(service)
-    node = _node(request)
-    key = await service.rights.writable(node, attempt)
-    async with keeping.taking.place(node):
-        data = await _body(request, wire.BLOB_BYTES)
+    async with _arriving(request, attempt, wire.BLOB_BYTES) as (keeping, key, data):
         await asyncio.to_thread(keeping.put_blob, key, digest, data)
 
 
 @put("/v1/agent/attempts/{attempt:str}/artifacts", status_code=204)
 async def put_manifest(request: AnyRequest, attempt: FromPath[str]) -> None:
     """Take the list of what an attempt wrote, once all its parts are here: it is whole from now on."""
+    async with _arriving(request, attempt, wire.MANIFEST_BYTES) as (keeping, key, data):
+        await asyncio.to_thread(keeping.finish, key, data)
+
+
+@asynccontextmanager
+async def _arriving(
+    request: AnyRequest, attempt: str, most_bytes: int
+) -> AsyncGenerator[tuple[Keeping, AttemptKey, bytes]]:
+    """What a node brings of an attempt of its own; it has a place among what arrives until this ends."""
     service = service_of(request)
     keeping = keeping_of(service)
     node = _node(request)
     key = await service.rights.writable(node, attempt)
     async with keeping.taking.place(node):
-        data = await _body(request, wire.MANIFEST_BYTES)
-        await asyncio.to_thread(keeping.finish, key, data)
+        yield keeping, key, await _body(request, most_bytes)
 
 
 async def _body(request: AnyRequest, most: int) -> bytes:
