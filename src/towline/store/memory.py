@@ -27,6 +27,7 @@ from towline.core.rows import (
 )
 from towline.errors import StaleTerm, StoreError
 from towline.model.states import ENDED, AttemptState, ElementState
+from towline.store.coordination.memory import MemoryCoordination
 from towline.store.delivery.memory import MemoryDeliveries
 from towline.store.memory_access import MemoryAccess
 from towline.store.port import ElementPage, Reservation, Sealed
@@ -82,11 +83,12 @@ def _copies(rows: Iterable[R]) -> list[R]:
     return [copy(row) for row in rows]
 
 
-class MemoryStore(MemoryAccess, MemoryDeliveries):
+class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
     """A ``Store`` (see the port) that forgets everything with its process."""
 
     def __init__(self) -> None:
         MemoryAccess.__init__(self)
+        MemoryCoordination.__init__(self)
         MemoryDeliveries.__init__(self)
         self._pools: dict[str, _Counters] = {}
         self._jobs: dict[str, _JobData] = {}
@@ -107,6 +109,15 @@ class MemoryStore(MemoryAccess, MemoryDeliveries):
         counters = self._pools.setdefault(pool, _Counters())
         counters.term += 1
         return counters.term
+
+    async def pool_create(self, pool: str) -> bool:
+        if pool in self._pools:
+            return False
+        self._pools[pool] = _Counters()
+        return True
+
+    def _terms(self) -> dict[str, int]:
+        return {pool: counters.term for pool, counters in self._pools.items()}
 
     async def load(self, pool: str, term: int) -> tuple[PoolSnapshot, dict[str, str]]:
         counters = self._pools.get(pool, _Counters())

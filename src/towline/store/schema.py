@@ -368,3 +368,26 @@ delivery_cursor = Table(
     _number("number"),
     sqlite_with_rowid=False,
 )
+
+# Who may lead a pool, and which servers there are. No row of these fences a commit.
+lease = Table(
+    "lease",
+    metadata,
+    _id("pool", key=True),
+    _id("holder"),
+    _number("renewals"),
+    _number("taken_at"),
+    sqlite_with_rowid=False,
+)
+
+server = Table(
+    "server",
+    metadata,
+    _id("id", key=True),
+    _text("name"),
+    _text("address"),
+    _text("build"),
+    _number("started_at"),
+    _number("beats"),
+    sqlite_with_rowid=False,
+)

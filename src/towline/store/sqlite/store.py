@@ -26,6 +26,7 @@ from towline.core.rows import (
 )
 from towline.errors import StoreError
 from towline.store.codec import Damaged
+from towline.store.coordination.sqlite import SqliteCoordination
 from towline.store.delivery.sqlite import SqliteDeliveries
 from towline.store.port import ElementPage, Reservation, Sealed
 from towline.store.sqlite import loading, reads, writes
@@ -40,7 +41,7 @@ T = TypeVar("T")
 _READERS = 4
 
 
-class SqliteStore(SqliteAccess, SqliteDeliveries):
+class SqliteStore(SqliteAccess, SqliteCoordination, SqliteDeliveries):
     """A ``Store`` (see the port) in the file at ``path``, made with mode 0600 where there is none.
 
     No method blocks the event loop: what is written goes through the one writer thread, what is

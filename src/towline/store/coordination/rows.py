@@ -1,0 +1,75 @@
+"""Servers, and the leases of pools, as rows; the part of the store's port for them.
+
+They take no part in the leader's commits, and decide nothing about these: the term in the pool's row does.
+Each call is a short transaction of its own. What the rows mean is core/leadership.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+from towline.core.leadership import LeaseRow
+
+
+class ServerRow(Struct, frozen=True, kw_only=True):
+    """One life of a server. ``id`` is random and made anew by every process; ``beats`` rises while it lives,
+    and is the only sign of that. ``started_at`` is unix ms by its own clock."""
+
+    id: str
+    name: str
+    address: str
+    """``HOST:PORT`` where other servers, nodes and clients reach it."""
+    build: str
+    started_at: int
+    beats: int = 0
+
+
+class PoolLease(NamedTuple):
+    """A pool with its term and its lease."""
+
+    term: int
+    lease: LeaseRow
+
+    @property
+    def pool(self) -> str:
+        return self.lease.pool
+
+
+class CoordinationStore(Protocol):
+    """The part of ``Store`` that keeps them."""
+
+    async def pool_create(self, pool: str) -> bool:
+        """Make the pool, in term 0; False where there is one."""
+        ...
+
+    async def lease_read(self) -> list[PoolLease]:
+        """All pools, in order of their ids; a lease that nobody ever took as ``LeaseRow(pool)``."""
+        ...
+
+    async def lease_take(self, expected: LeaseRow, holder: str, at_ms: int) -> bool:
+        """Give the lease to ``holder``, unless its (holder, renewals) are others than ``expected`` by now;
+        ``renewals`` rise by one. False where nothing was changed."""
+        ...
+
+    async def lease_renew(self, holder: str, pools: Sequence[str]) -> list[str]:
+        """Raise ``renewals`` by one for those of these pools whose lease ``holder`` has; returns them."""
+        ...
+
+    async def lease_release(self, holder: str, pools: Sequence[str]) -> list[str]:
+        """Free those of these leases that ``holder`` has, raising ``renewals`` by one; returns them."""
+        ...
+
+    async def server_put(self, row: ServerRow) -> None:
+        """Keep it, in place of an older one of this id."""
+        ...
+
+    async def server_list(self) -> list[ServerRow]:
+        """In order of their ids."""
+        ...
+
+    async def server_delete(self, id: str) -> bool:
+        """False where there was none."""
+        ...
