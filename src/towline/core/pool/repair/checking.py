@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from towline.core import rerun
 from towline.core.arrays import IndexSet
 from towline.core.commands import Retry
 from towline.core.entries import Job
+from towline.core.pool.repair import rerun
 from towline.core.pool.repair.rerun import CANCELLED, FAILED, Again, Standing
 from towline.core.pool.state import PoolState
 from towline.core.rows import JobRecord, TaskRow
