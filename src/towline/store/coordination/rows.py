@@ -28,9 +28,10 @@ class ServerRow(Struct, frozen=True, kw_only=True):
 
 
 class PoolLease(NamedTuple):
-    """A pool with its term and its lease."""
+    """A pool with its term, the number of its latest event, and its lease."""
 
     term: int
+    event_no: int
     lease: LeaseRow
 
     @property
