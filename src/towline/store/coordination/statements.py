@@ -21,7 +21,7 @@ def pool_create(insert: Insert) -> Any:
 
 
 def lease_read() -> Select[*tuple[Any, ...]]:
-    """(pool, term, event_no, holder, renewals, taken_at); nobody ever took the lease: the last three are null."""
+    """(pool, term, event_no, holder, renewals, taken_at); the last three are null of a lease never taken."""
     both = pool.outerjoin(lease, lease.c.pool == pool.c.id)
     columns = (pool.c.id, pool.c.term, pool.c.event_no, lease.c.holder, lease.c.renewals, lease.c.taken_at)
     return select(*columns).select_from(both).order_by(pool.c.id)
