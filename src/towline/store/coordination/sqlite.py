@@ -57,6 +57,13 @@ class SqliteCoordination:
         statement = text(statements.server_delete)
         return await self._writer.run(lambda c: c.execute(statement, {"which": id}).rowcount == 1)
 
+    async def shared_state(self) -> tuple[int, ...]:
+        return await self._read(_shared_state)
+
+
+def _shared_state(connection: sqlite3.Connection) -> tuple[int, ...]:
+    return tuple(connection.execute(text(statements.shared_state)).fetchone())
+
 
 def _leases(connection: sqlite3.Connection) -> list[PoolLease]:
     return [pool_lease(row) for row in connection.execute(text(statements.lease_read))]
