@@ -18,6 +18,7 @@ from towline.identity.certificates import (
     fingerprint,
     make_authority,
     make_key,
+    make_request,
     sign_node,
     sign_server,
 )
@@ -53,6 +54,12 @@ class Authority:
         """A new key with a certificate for these host names and addresses."""
         key = make_key()
         return Pair(key=key, certificate=sign_server(self._pair, key, names, SERVER_DAYS, self._clock()))
+
+    def peer(self, name: str) -> Pair:
+        """A new key with a certificate that shows a server to another one."""
+        key = make_key()
+        certificate = sign_node(self._pair, make_request(key, name), name, SERVER_DAYS, self._clock())
+        return Pair(key=key, certificate=certificate)
 
     def node(self, request: bytes, node: str) -> tuple[bytes, int]:
         """(a node's certificate, its end in unix ms). Raises RequestError for a wrong request."""
