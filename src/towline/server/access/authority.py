@@ -6,11 +6,12 @@ server's own key is made at its start and kept nowhere: its certificate is signe
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from towline.errors import NotFound
 from towline.identity.certificates import (
@@ -28,6 +29,7 @@ KIND, NAME = "authority", "towline"
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 90
 NODE_DAYS = 30
+MAKING_S, MAKING_LOOK_S = 10.0, 0.1
 
 
 def utc_now() -> datetime.datetime:
@@ -68,16 +70,33 @@ class Authority:
         return sign_node(self._pair, request, node, NODE_DAYS, now), int(end.timestamp() * 1000)
 
 
-async def open_authority(vault: Vault, clock: Callable[[], datetime.datetime] = utc_now) -> Authority:
-    """That of the vault's store, made where there is none. Raises VaultError."""
+async def open_authority(
+    vault: Vault,
+    clock: Callable[[], datetime.datetime] = utc_now,
+    is_first: Callable[[], Awaitable[bool]] | None = None,
+) -> Authority:
+    """That of the vault's store, made where there is none. ``is_first``: of several servers that find none,
+    whether this one is to make it. Raises VaultError."""
     try:
         kept = await vault.get("", KIND, NAME)
     except NotFound:
-        pair = make_authority(f"Towline authority of {socket.gethostname()}", AUTHORITY_DAYS, clock())
-        kept = pair.certificate + pair.key
-        await vault.put("", KIND, NAME, kept)
+        made = None if is_first is None or await is_first() else await _made_elsewhere(vault)
+        if made is None:
+            pair = make_authority(f"Towline authority of {socket.gethostname()}", AUTHORITY_DAYS, clock())
+            made = pair.certificate + pair.key
+            await vault.put("", KIND, NAME, made)
+        kept = made
     certificate, begin, key = kept.partition(b"-----BEGIN PRIVATE KEY-----")
     return Authority(Pair(key=begin + key, certificate=certificate), clock)
+
+
+async def _made_elsewhere(vault: Vault) -> bytes | None:
+    """Wait for the server that makes it; None where that has died over it."""
+    for _ in range(round(MAKING_S / MAKING_LOOK_S)):
+        with contextlib.suppress(NotFound):
+            return await vault.get("", KIND, NAME)
+        await asyncio.sleep(MAKING_LOOK_S)
+    return None
 
 
 def own_names(listen_host: str, configured: Sequence[str]) -> list[str]:
