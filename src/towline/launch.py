@@ -168,7 +168,6 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.server.leader.clock import Clock
     from towline.server.leader.rules import rules_maker
     from towline.server.process.local import LocalServer
-    from towline.server.webhooks.delivering import Deliverer
     from towline.store.sqlite import SqliteStore
 
     store = SqliteStore(settings.home / "state.db")
@@ -182,11 +181,10 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving, joined)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)
-    lease = None if joined is None else joined.lease
-    rules = rules_maker(*settings.rules)
+    lease, rules = None if joined is None else joined.lease, rules_maker(*settings.rules)
     leader = Leader(store, Clock(), settings, in_hand, audience, rules, metrics, lease)
     gateway.attach(leader)
-    archive = None if receiving is None else receiving.archive
+    archive = receiving and receiving.archive
     retention = _retention(settings, store, archive, keeping)
     server = LocalServer(settings, store, leader, gateway, retention, joined)
     facts = Facts(store, DEFAULT)
@@ -212,11 +210,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     if metrics is not None:
         metrics.watch(leader.opinion, lambda: leader.term, lambda: gateway.open_links)
     app = _app(service)
-
-    async def deliver() -> None:
-        await Deliverer(settings.pool, store, feed, facts, secrets.values_for, settings.targets).run()
-
-    await server.run(local_app(app), listener, agent, _remote(settings, app, access), deliver)
+    await server.run(local_app(app), listener, agent, _remote(settings, app, access), _deliver(service))
     if archive is not None:
         await asyncio.to_thread(archive.close)
     in_hand.close()
@@ -234,6 +228,19 @@ def _app(service: Service) -> ASGIApp:
     if service.joined is not None:
         app = service.joined.door(app, lambda: service.leader.leads)
     return app
+
+
+def _deliver(service: Service) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Sends webhooks, beginning anew with each leadership."""
+    from towline.server.webhooks.delivering import Deliverer
+
+    settings, secret = service.settings, service.secrets.values_for
+
+    async def deliver() -> None:
+        pool, targets = settings.pool, settings.targets
+        await Deliverer(pool, service.store, service.feed, service.facts, secret, targets).run()
+
+    return deliver
 
 
 async def _joined(
