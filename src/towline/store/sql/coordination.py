@@ -20,12 +20,12 @@ class SqlCoordination(Running):
         return await self._change(statements.pool_create, {"pool": pool}) == 1
 
     async def lease_read(self) -> list[PoolLease]:
-        return await self._read(_leases())
+        return await self._read(_leases(), single=True, urgent=True)
 
     async def lease_take(self, expected: LeaseRow, holder: str, at_ms: int) -> bool:
         values = {"pool": expected.pool, "holder": holder, "taken_at": at_ms}
         values |= {"expected": expected.holder, "renewals": expected.renewals + 1}
-        return await self._change(statements.lease_take, values) == 1
+        return await self._change(statements.lease_take, values, urgent=True) == 1
 
     async def lease_renew(self, holder: str, pools: Sequence[str]) -> list[str]:
         return await self._change_own(statements.lease_renew, {"owner": holder}, pools)
@@ -37,14 +37,14 @@ class SqlCoordination(Running):
         self, make: Callable[..., Any], values: dict[str, Any], pools: Sequence[str]
     ) -> list[str]:
         pools = sorted(pools)  # one order for all who change several: nobody waits in a circle
-        changed = await self._change_each(make, [values | {"which": pool} for pool in pools])
+        changed = await self._change_each(make, [values | {"which": pool} for pool in pools], urgent=True)
         return [pool for pool, count in zip(pools, changed, strict=True) if count == 1]
 
     async def server_put(self, row: ServerRow) -> None:
-        await self._change(statements.server_put, structs.asdict(row))
+        await self._change(statements.server_put, structs.asdict(row), urgent=True)
 
     async def server_list(self) -> list[ServerRow]:
-        return await self._read(_servers())
+        return await self._read(_servers(), single=True, urgent=True)
 
     async def server_delete(self, id: str) -> bool:
         return await self._change(statements.server_delete, {"which": id}) == 1

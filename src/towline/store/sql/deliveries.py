@@ -18,7 +18,7 @@ class SqlDeliveries(Running):
     """Mixed into a store."""
 
     async def delivery_cursor(self, pool: str) -> int | None:
-        return await self._read(_cursor(pool))
+        return await self._read(_cursor(pool), single=True)
 
     async def delivery_put(self, row: DeliveryRow) -> None:
         values = {name: value for name, value in structs.asdict(row).items() if name not in statements.KEY}
@@ -28,10 +28,10 @@ class SqlDeliveries(Running):
 
     async def delivery_due(self, pool: str, now_ms: int, limit: int) -> list[DeliveryRow]:
         values = {"which": pool, "pending": "pending", "now": now_ms, "count": limit}
-        return await self._read(_listed(statements.delivery_due, values))
+        return await self._read(_listed(statements.delivery_due, values), single=True)
 
     async def delivery_of(self, job: str) -> list[DeliveryRow]:
-        return await self._read(_listed(statements.delivery_of, {"which": job}))
+        return await self._read(_listed(statements.delivery_of, {"which": job}), single=True)
 
     async def delivery_expire(self, before_ms: int) -> int:
         return await self._change(statements.delivery_expire, {"pending": "pending", "before": before_ms})

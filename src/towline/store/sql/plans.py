@@ -47,18 +47,22 @@ def first(make: Callable[..., Any], values: Mapping[str, Any]) -> Plan[Cells | N
 
 
 class Running:
-    """What a store has to bring: the parts of the port that are mixed into it say everything with these."""
+    """What a store has to bring: the parts of the port that are mixed into it say everything with these.
+
+    ``urgent`` is what must not wait behind anything slow."""
 
     @abstractmethod
-    async def _read(self, plan: Plan[T]) -> T:
-        """Run a plan in one snapshot."""
+    async def _read(self, plan: Plan[T], *, single: bool = False, urgent: bool = False) -> T:
+        """Run a plan in one snapshot. ``single``: it asks for one statement only."""
 
     @abstractmethod
-    async def _change(self, make: Callable[..., Any], values: Mapping[str, Any]) -> int:
+    async def _change(
+        self, make: Callable[..., Any], values: Mapping[str, Any], *, urgent: bool = False
+    ) -> int:
         """Run one statement in a transaction of its own; the number of rows that it changed."""
 
     @abstractmethod
     async def _change_each(
-        self, make: Callable[..., Any], many: Sequence[Mapping[str, Any]]
+        self, make: Callable[..., Any], many: Sequence[Mapping[str, Any]], *, urgent: bool = False
     ) -> Sequence[int]:
         """Run one statement with each of these values, all in one transaction; the rows changed by each."""

@@ -40,29 +40,29 @@ class SqlFacts(Running):
         return await self._read(record(pool, job, namespace, key))
 
     async def tasks(self, job: str) -> list[TaskRow]:
-        return await self._read(facts.tasks(job))
+        return await self._read(facts.tasks(job), single=True)
 
     async def elements(self, job: str, task: int, after: int, through: int) -> ElementPage:
         return await self._read(facts.elements(job, task, after, through))
 
     async def first_failure(self, job: str) -> ElementRow | None:
-        return await self._read(facts.first_failure(job))
+        return await self._read(facts.first_failure(job), single=True)
 
     async def attempt(self, job: str, task: int, index: int, number: int) -> AttemptRow | None:
-        return await self._read(facts.attempt(job, task, index, number))
+        return await self._read(facts.attempt(job, task, index, number), single=True)
 
     async def nodes(self, pool: str) -> list[NodeRow]:
-        return await self._read(facts.nodes(pool))
+        return await self._read(facts.nodes(pool), single=True)
 
     async def events(self, stream: str, after: int, limit: int, job: str | None = None) -> list[EventRow]:
-        return await self._read(facts.events(stream, after, limit, job))
+        return await self._read(facts.events(stream, after, limit, job), single=True)
 
     async def counters(self, pool: str) -> tuple[int, int]:
-        term, _, event_no, _ = await self._read(facts.counters(pool))
+        term, _, event_no, _ = await self._read(facts.counters(pool), single=True)
         return term, event_no
 
     async def expired(self, pool: str, before_ms: int, limit: int) -> list[str]:
-        return await self._read(facts.expired_jobs(pool, before_ms, limit))
+        return await self._read(facts.expired_jobs(pool, before_ms, limit), single=True)
 
     # --- idempotency keys -------------------------------------------------------------------------
     async def release(self, namespace: str, key: str) -> None:
@@ -74,10 +74,10 @@ class SqlFacts(Running):
 
     # --- what is kept encrypted -------------------------------------------------------------------
     async def seal_get(self, namespace: str, kind: str, name: str) -> Sealed | None:
-        return await self._read(facts.seal_get(namespace, kind, name))
+        return await self._read(facts.seal_get(namespace, kind, name), single=True)
 
     async def seal_list(self, namespace: str | None = None, kind: str | None = None) -> list[Sealed]:
-        return await self._read(facts.seal_list(namespace, kind))
+        return await self._read(facts.seal_list(namespace, kind), single=True)
 
     async def seal_delete(self, namespace: str, kind: str, name: str) -> bool:
         values = {"namespace": namespace, "kind": kind, "name": name}

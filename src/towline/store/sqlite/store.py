@@ -74,7 +74,7 @@ class SqliteStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
             raise explain(self.path, error) from error
 
     # --- how statements run -----------------------------------------------------------------------
-    async def _read(self, plan: Plan[T]) -> T:
+    async def _read(self, plan: Plan[T], *, single: bool = False, urgent: bool = False) -> T:
         if self._closed:
             raise StoreError("the store is closed")
         loop = asyncio.get_running_loop()
@@ -100,11 +100,13 @@ class SqliteStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
             self._connections.append(connection)
         return connection
 
-    async def _change(self, make: Callable[..., Any], values: Mapping[str, Any]) -> int:
+    async def _change(
+        self, make: Callable[..., Any], values: Mapping[str, Any], *, urgent: bool = False
+    ) -> int:
         return (await self._change_each(make, [values]))[0]
 
     async def _change_each(
-        self, make: Callable[..., Any], many: Sequence[Mapping[str, Any]]
+        self, make: Callable[..., Any], many: Sequence[Mapping[str, Any]], *, urgent: bool = False
     ) -> Sequence[int]:
         return await self._writer.run(lambda connection: changed(connection, make, many))
 
