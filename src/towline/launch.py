@@ -30,12 +30,15 @@ if TYPE_CHECKING:
     from towline.model.job import JobSpec
     from towline.runtime.policy import Policy
     from towline.server.access.cluster import Access
+    from towline.server.api.service import Service
     from towline.server.artifacts.keeping import Keeping
+    from towline.server.events import Feed
     from towline.server.intake import Intake
     from towline.server.leader import Leader
     from towline.server.logs.receiving import Receiving
     from towline.server.logs.retention import Retention
     from towline.server.metrics import Metrics
+    from towline.server.peers.joined import Joined
     from towline.server.process.local import Remote
     from towline.server.process.node import AgentProcess
     from towline.server.settings import Settings
@@ -156,9 +159,7 @@ async def _serve(settings: Settings, *, with_agent: bool) -> int:
 
 async def _build_and_run(settings: Settings, listener: socket.socket, agent: AgentProcess | None) -> None:
     from towline.identity.roles import DEFAULT
-    from towline.server.access.audit import Audit
-    from towline.server.access.auditing import audited
-    from towline.server.api.app import local_app, make_app
+    from towline.server.api.app import local_app
     from towline.server.api.service import Service
     from towline.server.events import Feed
     from towline.server.facts import Facts
@@ -176,15 +177,18 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     feed = Feed(settings.pool, store, settings.event_tail)
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
+    joined = await _joined(settings, store, access, feed, [logins.load, secrets.load])
     receiving, keeping = (None, None) if access is None else await _kept_of_nodes(settings, store)
-    gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving)
+    gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving, joined)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)
-    leader = Leader(store, Clock(), settings, in_hand, audience, rules_maker(*settings.rules), metrics)
+    lease = None if joined is None else joined.lease
+    rules = rules_maker(*settings.rules)
+    leader = Leader(store, Clock(), settings, in_hand, audience, rules, metrics, lease)
     gateway.attach(leader)
     archive = None if receiving is None else receiving.archive
     retention = _retention(settings, store, archive, keeping)
-    server = LocalServer(settings, store, leader, gateway, retention)
+    server = LocalServer(settings, store, leader, gateway, retention, joined)
     facts = Facts(store, DEFAULT)
     service = Service(
         settings=settings,
@@ -203,17 +207,53 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         archive=archive,
         keeping=keeping,
         metrics=metrics,
+        joined=joined,
     )
     if metrics is not None:
         metrics.watch(leader.opinion, lambda: leader.term, lambda: gateway.open_links)
-    app = make_app(service)
-    if access is not None:
-        app = audited(app, Audit(store))
-    deliver = Deliverer(settings.pool, store, feed, facts, secrets.values_for, settings.targets).run
+    app = _app(service)
+
+    async def deliver() -> None:
+        await Deliverer(settings.pool, store, feed, facts, secrets.values_for, settings.targets).run()
+
     await server.run(local_app(app), listener, agent, _remote(settings, app, access), deliver)
     if archive is not None:
         await asyncio.to_thread(archive.close)
     in_hand.close()
+
+
+def _app(service: Service) -> ASGIApp:
+    """The API with its audit; and where other servers share the store, what is the leader's goes to it."""
+    from towline.server.access.audit import Audit
+    from towline.server.access.auditing import audited
+    from towline.server.api.app import make_app
+
+    app = make_app(service)
+    if service.access is not None:
+        app = audited(app, Audit(service.store))
+    if service.joined is not None:
+        app = service.joined.door(app, lambda: service.leader.leads)
+    return app
+
+
+async def _joined(
+    settings: Settings,
+    store: Store,
+    access: Access | None,
+    feed: Feed,
+    reloads: Sequence[Callable[[], Awaitable[None]]],
+) -> Joined | None:
+    """What a server has beyond others where it shares its store. Raises WrongSetting."""
+    if not settings.store_url:
+        return None
+    if access is None:
+        raise WrongSetting("store_url is set, but listen is not: servers that share a store reach each other")
+    from towline.server.peers.joined import Joined
+
+    joined = Joined(settings, store, access.authority)
+    await joined.open()
+    joined.follow(feed, [access.tokens.load, access.enrolments.load, *reloads])
+    return joined
 
 
 def _retention(

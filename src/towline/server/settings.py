@@ -91,6 +91,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node that is silent for so long is lost, and what has on_disconnect: stop runs elsewhere."""
     lost_after_keep: str = ""
     """After so long what has on_disconnect: keep runs elsewhere; empty: as lost_after."""
+    leadership_lease: str = "5s"
+    """Where several servers share a store: so long after the last renewal of a leader another one leads."""
     maintenance: str = "10m"
     """Where the server is stopped, what has on_disconnect: stop goes on for so long."""
     backoff_first_ms: Count = 50
@@ -99,7 +101,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         _ = self.usage_half_life_ms, self.retention_logs_bytes, self.targets
-        _ = self.lease, self.heartbeat_ms, self.silence, self.maintenance_ms
+        _ = self.lease, self.heartbeat_ms, self.silence, self.maintenance_ms, self.leadership_ms
         for name in ("listen", "address"):
             if getattr(self, name):
                 host_and_port(getattr(self, name), name)
@@ -130,6 +132,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def lease(self) -> LeaseTimes:
         """What the nodes of a cluster are told. Raises ValueError."""
         return LeaseTimes(lease_ms=self._time_ms("node_lease"), grace_ms=self._time_ms("lease_grace"))
+
+    @property
+    def leadership_ms(self) -> int:
+        """Raises ValueError."""
+        return self._time_ms("leadership_lease")
 
     @property
     def maintenance_ms(self) -> int:

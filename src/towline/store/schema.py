@@ -389,6 +389,7 @@ server = Table(
     _text("build"),
     _number("started_at"),
     _number("beats"),
+    _number("lease_ms"),
     sqlite_with_rowid=False,
 )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Delete, Select, Update, delete, select, update
+from sqlalchemy import BigInteger, Delete, Select, Update, cast, delete, func, select, update
 
 from towline.store.binding import ONE as _ONE
 from towline.store.binding import ZERO as _ZERO
 from towline.store.binding import Insert
 from towline.store.binding import p as _p
-from towline.store.schema import lease, pool, server
+from towline.store.schema import enrolment, lease, pool, sealed, server, token
 
 SERVER = tuple(column.name for column in server.columns)
 
@@ -21,9 +21,9 @@ def pool_create(insert: Insert) -> Any:
 
 
 def lease_read() -> Select[*tuple[Any, ...]]:
-    """(pool, term, holder, renewals, taken_at); the last three are null where nobody ever took the lease."""
+    """(pool, term, event_no, holder, renewals, taken_at); the last three are null of a lease never taken."""
     both = pool.outerjoin(lease, lease.c.pool == pool.c.id)
-    columns = (pool.c.id, pool.c.term, lease.c.holder, lease.c.renewals, lease.c.taken_at)
+    columns = (pool.c.id, pool.c.term, pool.c.event_no, lease.c.holder, lease.c.renewals, lease.c.taken_at)
     return select(*columns).select_from(both).order_by(pool.c.id)
 
 
@@ -60,3 +60,20 @@ def server_list() -> Select[*tuple[Any, ...]]:
 
 def server_delete() -> Delete:
     return delete(server).where(server.c.id == _p("which"))
+
+
+def shared_state() -> Select[*tuple[Any, ...]]:
+    """One row: how many there are of each kind, and the latest of their times and versions."""
+    parts = (
+        func.count(token.c.id),
+        func.max(token.c.created_at),
+        func.count(token.c.used_at),
+        func.count(enrolment.c.node),
+        func.max(enrolment.c.enrolled_at),
+        func.max(enrolment.c.expires_at),
+        func.count(sealed.c.name),
+        func.max(sealed.c.updated_at),
+        func.sum(sealed.c.version),
+    )
+    whole = (cast(func.coalesce(part, _ZERO), BigInteger) for part in parts)
+    return select(*(select(part).scalar_subquery() for part in whole))

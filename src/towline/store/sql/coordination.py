@@ -10,7 +10,7 @@ from msgspec import structs
 from towline.core.leadership import NOBODY, LeaseRow
 from towline.store.coordination import statements
 from towline.store.coordination.rows import PoolLease, ServerRow
-from towline.store.sql.plans import Ask, Cells, Plan, Running
+from towline.store.sql.plans import Ask, Cells, Plan, Running, first
 
 
 class SqlCoordination(Running):
@@ -49,16 +49,24 @@ class SqlCoordination(Running):
     async def server_delete(self, id: str) -> bool:
         return await self._change(statements.server_delete, {"which": id}) == 1
 
+    async def shared_state(self) -> tuple[int, ...]:
+        return await self._read(_shared_state(), single=True)
+
+
+def _shared_state() -> Plan[tuple[int, ...]]:
+    found = yield from first(statements.shared_state, {})
+    return tuple(found or ())
+
 
 def _leases() -> Plan[list[PoolLease]]:
     return [_pool_lease(cells) for cells in (yield Ask(statements.lease_read, {}))]
 
 
 def _pool_lease(cells: Cells) -> PoolLease:
-    pool, term, holder, renewals, taken_at = cells
+    pool, term, event_no, holder, renewals, taken_at = cells
     if holder is None:
-        return PoolLease(term, LeaseRow(pool))
-    return PoolLease(term, LeaseRow(pool, holder, renewals, taken_at))
+        return PoolLease(term, event_no, LeaseRow(pool))
+    return PoolLease(term, event_no, LeaseRow(pool, holder, renewals, taken_at))
 
 
 def _servers() -> Plan[list[ServerRow]]:

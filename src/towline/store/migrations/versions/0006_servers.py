@@ -43,5 +43,6 @@ def upgrade() -> None:
         _text("build"),
         _number("started_at"),
         _number("beats"),
+        _number("lease_ms"),
         sqlite_with_rowid=False,
     )

@@ -1,0 +1,130 @@
+"""One server among several on a store: what it has beyond one that has its store to itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from litestar.types import ASGIApp
+
+from towline.build import build
+from towline.coordination.storelease import Leases, StoreLease
+from towline.core.leadership import ServerRow
+from towline.identity.joining import bracketed
+from towline.model.units import rfc3339
+from towline.model.views import LedPoolView, PeerView
+from towline.server.events import Feed
+from towline.server.peers.carrying import Carrying
+from towline.server.peers.following import Following, Reload
+from towline.server.peers.passing import passing
+from towline.server.settings import Settings
+from towline.store.port import Store
+
+if TYPE_CHECKING:
+    from towline.server.access.authority import Authority
+
+ID_BYTES = 8
+
+
+class Joined:
+    """Made once the store is open. ``run`` works until it is cancelled; then ``close``."""
+
+    def __init__(self, settings: Settings, store: Store, authority: Authority) -> None:
+        host, port = settings.reached_at()
+        row = ServerRow(
+            id=secrets.token_hex(ID_BYTES),
+            name=socket.gethostname(),
+            address=f"{bracketed(host)}:{port}",
+            build=build(),
+            started_at=time.time_ns() // 1_000_000,
+            lease_ms=settings.leadership_ms,
+        )
+        self.row = row
+        self._pool = settings.pool
+        self._store = store
+        self.leases = Leases(store, row)
+        self._carrying = Carrying(authority, row.id)
+        self._following: Following | None = None
+
+    @property
+    def lease(self) -> StoreLease:
+        return self.leases.lease(self._pool)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other server is up, as far as is known."""
+        return self.leases.alone
+
+    async def open(self) -> None:
+        """The pool has to be there before anybody can lead it. Raises StoreError."""
+        await self._store.pool_create(self._pool)
+
+    def follow(self, feed: Feed, reloads: Sequence[Reload]) -> None:
+        self._following = Following(feed, self._store, self.leases, reloads)
+
+    def door(self, app: ASGIApp, leads: Callable[[], bool]) -> ASGIApp:
+        """``app``, in front of which what is the leader's goes to it."""
+        return passing(app, self._pool, self.leases, leads, self._carrying, self.row.name)
+
+    async def run(self) -> None:
+        tasks = [asyncio.ensure_future(self.leases.run())]
+        if self._following is not None:
+            tasks.append(asyncio.ensure_future(self._following.run()))
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def close(self) -> None:
+        await self.leases.close()
+        with contextlib.suppress(OSError):
+            await self._carrying.close()
+
+    # --- what others are told -----------------------------------------------------------------------
+    def urls(self) -> tuple[str, ...]:
+        """Of the servers that are up, this one first."""
+        others = [peer.row.address for peer in self.leases.peers() if peer.live]
+        return tuple(f"https://{address}" for address in dict.fromkeys([self.row.address, *others]))
+
+    def leader(self) -> tuple[str, int]:
+        """(the leader's URL, its term); empty where there is none but this one, or none at all."""
+        found = self.leases.leader_of(self._pool)
+        if found is None or found.id == self.row.id:
+            return "", 0
+        return f"https://{found.address}", self.term
+
+    @property
+    def term(self) -> int:
+        """Of the pool, at the last look."""
+        return {row.pool: row.term for row in self.leases.pools()}.get(self._pool, 0)
+
+    def no_leader_ms(self) -> int:
+        return self.leases.free_in_ms(self._pool)
+
+    def views(self) -> list[PeerView]:
+        pools = self.leases.pools()
+        leaders = {row.pool: self.leases.leader_of(row.pool) for row in pools}
+        return [
+            PeerView(
+                id=peer.row.id,
+                name=peer.row.name,
+                address=peer.row.address,
+                build=peer.row.build,
+                started_at=rfc3339(peer.row.started_at),
+                live=peer.live,
+                silent_seconds=peer.silent_ms / 1000,
+                asked=peer.row.id == self.row.id,
+                leads=[
+                    LedPoolView(pool=row.pool, term=row.term, since=rfc3339(row.lease.taken_at))
+                    for row in pools
+                    if (leader := leaders[row.pool]) is not None and leader.id == peer.row.id
+                ],
+            )
+            for peer in self.leases.peers()
+        ]
