@@ -168,9 +168,9 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.server.leader.clock import Clock
     from towline.server.leader.rules import rules_maker
     from towline.server.process.local import LocalServer
-    from towline.store.sqlite import SqliteStore
+    from towline.store import make_store
 
-    store = SqliteStore(settings.home / "state.db")
+    store = make_store(settings.store_url, settings.home)
     await store.open()
     in_hand = InHand(in_hand_path(settings.home))
     feed = Feed(settings.pool, store, settings.event_tail)

@@ -22,6 +22,7 @@ from towline.errors import RequestError, WrongSetting
 from towline.identity.joining import PORT
 from towline.model.units import parse_bytes, parse_duration
 from towline.server.webhooks.targets import Targets
+from towline.store.address import Address
 from towline.wire.messages import LeaseTimes
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -104,6 +105,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name in ("listen", "address"):
             if getattr(self, name):
                 host_and_port(getattr(self, name), name)
+        if self.store_url:
+            Address(self.store_url)
         if self.backoff_first_ms > self.backoff_max_ms:
             raise ValueError(
                 f"backoff_first_ms ({self.backoff_first_ms}) is above backoff_max_ms "
@@ -252,7 +255,18 @@ def _from_toml(file: Path) -> dict[str, Any]:
         found = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise WrongSetting(f"{file} cannot be read: {error}") from None
-    return _checked(found, file.parent, str(file), strict=True)
+    return _checked(_flat(found), file.parent, str(file), strict=True)
+
+
+def _flat(found: dict[str, Any]) -> dict[str, Any]:
+    """``store.url``, or ``url`` in a table ``[store]``, is the setting ``store_url``."""
+    flat: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}_{below}": one for below, one in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _checked(values: dict[str, Any], home: Path, source: str, *, strict: bool) -> dict[str, Any]:

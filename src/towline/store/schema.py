@@ -392,3 +392,9 @@ server = Table(
     _number("lease_ms"),
     sqlite_with_rowid=False,
 )
+
+# The latest is the oldest revision whose builds may use this schema (see upgrade.check_known).
+compatibility = Table("compatibility", metadata, _id("oldest", key=True), sqlite_with_rowid=False)
+
+# While there is a row, no server opens the store: it was moved, or restored from a backup.
+closure = Table("closure", metadata, _text("reason", key=True), _number("at"), sqlite_with_rowid=False)
