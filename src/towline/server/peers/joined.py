@@ -22,7 +22,7 @@ from towline.server.events import Feed
 from towline.server.peers.carrying import Carrying
 from towline.server.peers.following import Following, Reload
 from towline.server.peers.passing import passing
-from towline.server.settings import Settings
+from towline.server.settings import Settings, host_and_port
 from towline.store.port import Store
 
 if TYPE_CHECKING:
@@ -91,6 +91,11 @@ class Joined:
         """Of the servers that are up, this one first."""
         others = [peer.row.address for peer in self.leases.peers() if peer.live]
         return tuple(f"https://{address}" for address in dict.fromkeys([self.row.address, *others]))
+
+    def other_places(self) -> tuple[tuple[str, int], ...]:
+        """(host, port) of the other servers that are up."""
+        rows = [peer.row for peer in self.leases.peers() if peer.live and peer.row.id != self.row.id]
+        return tuple(host_and_port(row.address, "address") for row in rows)
 
     def leader(self) -> tuple[str, int]:
         """(the leader's URL, its term); empty where there is none but this one, or none at all."""
