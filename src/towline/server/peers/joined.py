@@ -15,6 +15,7 @@ from litestar.types import ASGIApp
 from towline.build import build
 from towline.coordination.storelease import Leases, StoreLease
 from towline.core.leadership import ServerRow
+from towline.errors import WrongSetting
 from towline.identity.joining import bracketed
 from towline.model.units import rfc3339
 from towline.model.views import LedPoolView, PeerView
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from towline.server.access.authority import Authority
 
 ID_BYTES = 8
+CHECK_S = 0.5
 
 
 class Joined:
@@ -43,6 +45,7 @@ class Joined:
             build=build(),
             started_at=time.time_ns() // 1_000_000,
             lease_ms=settings.leadership_ms,
+            files=settings.own_files,
         )
         self.row = row
         self._pool = settings.pool
@@ -72,7 +75,8 @@ class Joined:
         return passing(app, self._pool, self.leases, leads, self._carrying, self.row.name)
 
     async def run(self) -> None:
-        tasks = [asyncio.ensure_future(self.leases.run())]
+        """Raises WrongSetting where this server does not go with another one."""
+        tasks = [asyncio.ensure_future(self.leases.run()), asyncio.ensure_future(self._keep_checking())]
         if self._following is not None:
             tasks.append(asyncio.ensure_future(self._following.run()))
         try:
@@ -80,6 +84,26 @@ class Joined:
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def _keep_checking(self) -> None:
+        while True:
+            self._check_files()
+            await asyncio.sleep(CHECK_S)
+
+    def _check_files(self) -> None:
+        """Of two servers that do not have each other's files the younger one ends."""
+        for peer in self.leases.peers():
+            other = peer.row
+            if other.id == self.row.id or not peer.live or other.id not in self.leases.beating:
+                continue
+            own = self.row.files or other.files
+            if own and (self.row.started_at, self.row.id) > (other.started_at, other.id):
+                whose = "this server" if self.row.files else f"the server {other.name} at {other.address}"
+                raise WrongSetting(
+                    f"{whose} keeps output and artifacts in {own}, which other servers do not reach, and "
+                    f"this server shares its store with {other.name} at {other.address}: set object_store to "
+                    "one that both reach, or shared_files = true on both where they have that folder together"
+                )
 
     async def close(self) -> None:
         await self.leases.close()
