@@ -176,8 +176,8 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     feed = Feed(settings.pool, store, settings.event_tail)
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
-    joined = await _joined(settings, store, access, feed, [logins.load, secrets.load])
     receiving, keeping = (None, None) if access is None else await _kept_of_nodes(settings, store)
+    joined = await _joined(settings, store, access, feed, [logins.load, secrets.load], receiving)
     gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving, joined)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)
@@ -249,6 +249,7 @@ async def _joined(
     access: Access | None,
     feed: Feed,
     reloads: Sequence[Callable[[], Awaitable[None]]],
+    receiving: Receiving | None,
 ) -> Joined | None:
     """What a server has beyond others where it shares its store. Raises WrongSetting."""
     if not settings.store_url:
@@ -259,6 +260,8 @@ async def _joined(
 
     joined = Joined(settings, store, access.authority)
     await joined.open()
+    if receiving is not None:
+        joined.read_output(receiving.archive)
     joined.follow(feed, [access.tokens.load, access.enrolments.load, *reloads])
     return joined
 
@@ -301,9 +304,10 @@ async def _kept_of_nodes(settings: Settings, store: Store) -> tuple[Receiving, K
     from towline.server.logs.receiving import Receiving
 
     objects = await asyncio.to_thread(open_objects, settings.object_store, settings.home)
-    archive = Archive(settings.home / "output", objects=objects)
+    shared = bool(settings.store_url)
+    archive = Archive(settings.home / "output", objects=objects, shared=shared)
     await asyncio.to_thread(archive.open)
-    return Receiving(archive, store), Keeping(objects)
+    return Receiving(archive, store, shared=shared), Keeping(objects)
 
 
 def _check_submitted(secrets: Secrets, settings: Settings, namespace: str, spec: JobSpec) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import structlog
 from litestar.types import ASGIApp
 
 from towline.build import build
@@ -27,10 +28,12 @@ from towline.server.settings import Settings, host_and_port
 from towline.store.port import Store
 
 if TYPE_CHECKING:
+    from towline.logs.archive import Archive
     from towline.server.access.authority import Authority
 
 ID_BYTES = 8
 CHECK_S = 0.5
+CATCH_UP_S = 20.0
 
 
 class Joined:
@@ -53,6 +56,7 @@ class Joined:
         self.leases = Leases(store, row)
         self._carrying = Carrying(authority, row.id)
         self._following: Following | None = None
+        self._archive: Archive | None = None
 
     @property
     def lease(self) -> StoreLease:
@@ -70,6 +74,25 @@ class Joined:
     def follow(self, feed: Feed, reloads: Sequence[Reload]) -> None:
         self._following = Following(feed, self._store, self.leases, reloads)
 
+    def read_output(self, archive: Archive) -> None:
+        """What other servers have kept of nodes' output is to be found here too."""
+        self._archive = archive
+
+    async def _keep_caught_up(self, archive: Archive) -> None:
+        """Now and then, and at once when this server begins to lead: it is asked for output then."""
+        log = structlog.get_logger("logs")
+        led, due_s = False, 0.0
+        while True:
+            leads, now_s = self.lease.held, time.monotonic()
+            if now_s >= due_s or (leads and not led):
+                try:
+                    await asyncio.to_thread(archive.catch_up)
+                except OSError as error:
+                    log.warning("output of other servers is not found", reason=str(error))
+                due_s = now_s + CATCH_UP_S
+            led = leads
+            await asyncio.sleep(CHECK_S)
+
     def door(self, app: ASGIApp, leads: Callable[[], bool]) -> ASGIApp:
         """``app``, in front of which what is the leader's goes to it."""
         return passing(app, self._pool, self.leases, leads, self._carrying, self.row.name)
@@ -77,6 +100,8 @@ class Joined:
     async def run(self) -> None:
         """Raises WrongSetting where this server does not go with another one."""
         tasks = [asyncio.ensure_future(self.leases.run()), asyncio.ensure_future(self._keep_checking())]
+        if self._archive is not None:
+            tasks.append(asyncio.ensure_future(self._keep_caught_up(self._archive)))
         if self._following is not None:
             tasks.append(asyncio.ensure_future(self._following.run()))
         try:
