@@ -234,14 +234,14 @@ class Archive:
                     group.append(self._work.get_nowait())
                 except queue.Empty:
                     break
+            if any(isinstance(work, _Forget) for work in group):
+                self._extents.clear()
             self._handle([work for work in group if isinstance(work, _Append)])
             for work in group:
                 if isinstance(work, _Ask):
                     self._answer(work)
                 elif isinstance(work, _Hold):
                     self._hold(work)
-                elif isinstance(work, _Forget):
-                    self._extents.clear()
             if group[-1] is None:
                 return
 
