@@ -31,8 +31,8 @@ def explained(address: Address) -> Iterator[None]:
 
 
 class PostgresSource:
-    """A database that is only read, in one snapshot; servers may go on meanwhile. Raises StoreError where it is
-    not up to date."""
+    """A database that is only read, in one snapshot; servers may go on meanwhile. Raises StoreError where it
+    is not up to date."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -82,11 +82,13 @@ class PostgresTarget:
             for shape in shapes():
                 if await _count(self._connection, shape):
                     raise StoreError(
-                        f"{self.address} is not empty: its table {shape.name} has rows; make another database, "
-                        "with createdb"
+                        f"{self.address} is not empty: its table {shape.name} has rows; "
+                        "make another database, with createdb"
                     )
             if found != revision:
-                raise StoreError(f"{self.address} has a schema already, and a newer one: make another database")
+                raise StoreError(
+                    f"{self.address} has a schema already, and a newer one: make another database"
+                )
 
     async def write(self, shape: Shape, rows: list[Row]) -> None:
         with explained(self.address):

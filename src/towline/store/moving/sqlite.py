@@ -28,8 +28,8 @@ def explained(path: Path) -> Iterator[None]:
 
 
 class SqliteSource:
-    """A file that is only read, in one snapshot. Raises StoreError where it is none of Towline's, or not up to
-    date."""
+    """A file that is only read, in one snapshot. Raises StoreError where it is none of Towline's, or not up
+    to date."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -133,7 +133,9 @@ def set_acting(connection: sqlite3.Connection, closed: str | None) -> None:
     if closed is None:
         connection.execute(_RAISE, (int(time.time()),))
     else:
-        connection.execute("INSERT INTO closure (reason, at) VALUES (?, ?)", (closed, time.time_ns() // 10**6))
+        connection.execute(
+            "INSERT INTO closure (reason, at) VALUES (?, ?)", (closed, time.time_ns() // 10**6)
+        )
     connection.execute("COMMIT")
 
 

@@ -7,14 +7,18 @@ driver. A lock that only this takes makes servers that start at once go one afte
 from __future__ import annotations
 
 from towline.errors import StoreError
-from towline.store.migrations import HEAD
 from towline.store.address import Address
+from towline.store.migrations import HEAD
 from towline.store.postgresql.connections import Driver, connect
 from towline.store.postgresql.errors import EXPECTED, explain
 from towline.store.upgrade import check_known, check_open, script
 
 _LOCK = 0x746F776C0001
-SESSION_OF_UPGRADES = {"statement_timeout": "0", "lock_timeout": "60s", "idle_in_transaction_session_timeout": "60s"}
+SESSION_OF_UPGRADES = {
+    "statement_timeout": "0",
+    "lock_timeout": "60s",
+    "idle_in_transaction_session_timeout": "60s",
+}
 _FOUND = """
 SELECT to_regclass('alembic_version') IS NOT NULL, to_regclass('compatibility') IS NOT NULL,
   EXISTS (SELECT FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p'))

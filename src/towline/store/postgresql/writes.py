@@ -43,9 +43,7 @@ async def reserve(connection: Driver, wanted: Sequence[Reservation]) -> list[Res
     return [stands[one.namespace, one.key] for one in wanted]
 
 
-async def _reserved(
-    connection: Driver, wanted: Sequence[Reservation]
-) -> dict[tuple[str, str], Reservation]:
+async def _reserved(connection: Driver, wanted: Sequence[Reservation]) -> dict[tuple[str, str], Reservation]:
     """Those that were free."""
     now_ms = time.time_ns() // 1_000_000
     cells = [(*(getattr(one, name) for name in statements.RESERVATION), now_ms) for one in wanted]
@@ -56,9 +54,10 @@ async def _reserved(
 
 
 _STANDING = (
-    f"SELECT {', '.join(f'idempotency.{quoted([name])}' for name in statements.RESERVATION)} FROM idempotency "
+    f"SELECT {', '.join(f'idempotency.{quoted([name])}' for name in statements.RESERVATION)} "
+    "FROM idempotency "
     "JOIN unnest($1::text[], $2::text[]) AS asked(namespace, key) "
-    "ON idempotency.namespace = asked.namespace AND idempotency.key = asked.key"
+    'ON idempotency.namespace = asked.namespace COLLATE "C" AND idempotency.key = asked.key COLLATE "C"'
 )
 
 

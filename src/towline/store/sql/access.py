@@ -34,14 +34,18 @@ class SqlAccess(Running):
         await self._change(statements.enrolment_put, structs.asdict(row))
 
     async def enrolment_list(self) -> list[EnrolmentRow]:
-        return await self._read(_listed(EnrolmentRow, statements.ENROLMENT, statements.enrolment_list, {}), single=True)
+        return await self._read(
+            _listed(EnrolmentRow, statements.ENROLMENT, statements.enrolment_list, {}), single=True
+        )
 
     async def enrolment_delete(self, node: str) -> bool:
         return await self._change(statements.enrolment_delete, {"which": node}) == 1
 
     async def audit_list(self, before_seq: int | None, limit: int) -> list[AuditRow]:
         values = {"before": MAX_SEQ if before_seq is None else before_seq, "count": limit}
-        return await self._read(_listed(AuditRow, statements.AUDIT, statements.audit_list, values), single=True)
+        return await self._read(
+            _listed(AuditRow, statements.AUDIT, statements.audit_list, values), single=True
+        )
 
     async def audit_expire(self, before_ms: int) -> int:
         return await self._change(statements.audit_expire, {"before_ms": before_ms})

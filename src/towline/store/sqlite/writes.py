@@ -95,7 +95,9 @@ def audit_append(connection: sqlite3.Connection, rows: Sequence[AuditRow]) -> No
     connection.executemany(text(access_statements.audit_append, insert), numbered)
 
 
-def delivery_add(connection: sqlite3.Connection, pool: str, through: int, rows: Sequence[DeliveryRow]) -> None:
+def delivery_add(
+    connection: sqlite3.Connection, pool: str, through: int, rows: Sequence[DeliveryRow]
+) -> None:
     connection.execute(text(deliveries.cursor_put, insert), {"pool": pool, "number": through})
     connection.executemany(text(deliveries.delivery_add, insert), [structs.asdict(row) for row in rows])
 
