@@ -1,4 +1,5 @@
-"""Group commit on PostgreSQL against SQLite, and the takeover of a pool there: simulated nodes, no processes."""
+"""Group commit on PostgreSQL against SQLite, and the takeover of a pool there: simulated nodes, no
+processes."""
 
 from __future__ import annotations
 
@@ -53,9 +54,11 @@ def run(options: Options) -> Report:
     figures = [median_of("PostgreSQL / SQLite, committed elements a second", ratios, "x", least=0.6)]
     for name, driven in runs.items():
         figures += _figures(name, driven, count)
-    title = f"an array of {count:,} through Pool and store, {AT_ONCE} at a time, {ENDS_A_COMMIT} ends a commit"
+    title = (
+        f"an array of {count:,} through Pool and store, {AT_ONCE} at a time, {ENDS_A_COMMIT} ends a commit"
+    )
     method = (
-        f"{options.pairs} pairs, in turn; PostgreSQL by a Unix socket with fsync; simulated nodes, no processes. "
+        f"{options.pairs} pairs, in turn; PostgreSQL by a Unix socket with fsync; simulated nodes. "
         "Takeover: raise the term, load, build the pool"
     )
     return Report(name="commits", title=title, method=method, figures=[*figures, *_loads(loads, options)])

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import cache
 from hashlib import blake2b
@@ -86,8 +87,13 @@ class Postgres:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*_DIES_WITH_US, str(programs() / "postgres"), "-D", str(self.data), *options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True, **self._identity,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+                **self._identity,
+            )
         self._call("pg_isready", "-h", self.folder, "-t", str(_PATIENCE_S), waits=True)
 
     @property
@@ -125,6 +131,11 @@ class Postgres:
     def backends(self) -> int:
         """How many connections of Towline there are."""
         return int(self.run("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'towline'"))
+
+    def until_waiting(self, count: int) -> None:
+        """Return once so many connections wait for a lock."""
+        while int(self.run("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")) < count:
+            time.sleep(0.02)
 
     def _call(self, program: str, *arguments: Any, waits: bool = False) -> str:
         command: Sequence[str] = [str(programs() / program), *map(str, arguments)]

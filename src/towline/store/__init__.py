@@ -13,8 +13,8 @@ FILE = "state.db"
 
 
 def make_store(url: str, home: Path) -> Store:
-    """The store at ``url`` (``postgresql://…``), or where that is empty the one in the home's file; not opened
-    yet. Each brings its own libraries, which are imported here. Raises WrongSetting."""
+    """The store at ``url`` (``postgresql://…``), or where that is empty the one in the home's file; not
+    opened yet. Each brings its own libraries, which are imported here. Raises WrongSetting."""
     if url:
         from towline.store.postgresql import PostgresStore
 

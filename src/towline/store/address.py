@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 SCHEMES = ("postgresql", "postgres")
 _EXAMPLE = "postgresql://USER@HOST:5432/DATABASE"
@@ -34,8 +34,9 @@ class Address:
         self._secrets = [unquote(password)] if password else []
         self._secrets += [value for name, value in query if name in _SECRETS and value]
         kept = [(name, value) for name, value in query if name not in _SECRETS]
-        shown = (parts.scheme, f"{user}{at}{hosts}", parts.path, urlencode(kept, safe="/:"), "")
-        self.shown = urlunsplit(shown)
+        self.shown = _joined(parts._replace(netloc=f"{user}{at}{hosts}", query=urlencode(kept, safe="/:,")))
+        self.urls = _one_by_one(parts, login + at, hosts, dict(query))
+        """One for each host."""
 
     def __str__(self) -> str:
         """Without a password."""
@@ -49,3 +50,24 @@ class Address:
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
         return re.sub(r"(postgres(?:ql)?://[^\s:/@]*):[^\s@]*@", rf"\1:{HIDDEN}@", text)
+
+
+def _one_by_one(parts: SplitResult, login: str, hosts: str, query: dict[str, str]) -> list[str]:
+    if "," in hosts:
+        return [_joined(parts._replace(netloc=f"{login}{host}")) for host in hosts.split(",")]
+    names = query.get("host", "").split(",")
+    if hosts or len(names) < 2:
+        return [_joined(parts)]
+    ports = query.get("port", "").split(",")
+    ports = ports * len(names) if len(ports) == 1 else ports
+    queries = [
+        {**query, "host": name, **({"port": port} if port else {})}
+        for name, port in zip(names, ports, strict=False)
+    ]
+    return [_joined(parts._replace(query=urlencode(one))) for one in queries]
+
+
+def _joined(parts: SplitResult) -> str:
+    """As urlunsplit does, which leaves out the slashes of an empty host."""
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}{parts.path}{query}"

@@ -1,7 +1,7 @@
 """All stores at once, driven by hypothesis against a model of a few dictionaries.
 
-The model knows what a store promises and nothing of how: several leaders of one pool are held at the same time,
-and what an older one commits is never seen.
+The model knows what a store promises and nothing of how: several leaders of one pool are held at the same
+time, and what an older one commits is never seen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from tests.conformance.stores import rows
 from tests.conformance.stores.registry import STORES
 

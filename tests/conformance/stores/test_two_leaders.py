@@ -15,8 +15,8 @@ from towline.store.port import Store
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_leaders_that_all_commit_at_once(store: Store, seed: int) -> None:
-    """Each writes its own term into every event; in the end events are in order of the terms, and every commit
-    that was acknowledged is there, once."""
+    """Each writes its own term into every event; in the end events are in order of the terms, and every
+    commit that was acknowledged is there, once."""
     chosen = random.Random(seed)
     acknowledged: list[tuple[int, int]] = []
     stale: list[int] = []

@@ -1,4 +1,5 @@
-"""A PostgreSQL server that a test may stop, fill and refuse, and stores in a part of it for the test alone."""
+"""A PostgreSQL server that a test may stop, fill and refuse, and stores in a part of it for the test
+alone."""
 
 from __future__ import annotations
 

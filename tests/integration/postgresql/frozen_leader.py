@@ -1,5 +1,5 @@
-"""A process that leads and commits as fast as it can, and says each commit that was acknowledged, until another
-leads: then it says ``stale`` and ends."""
+"""A process that leads and commits as fast as it can, and says each commit that was acknowledged, until
+another leads: then it says ``stale`` and ends."""
 
 from __future__ import annotations
 

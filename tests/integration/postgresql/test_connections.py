@@ -26,10 +26,7 @@ async def locked(url: str, table: str) -> asyncpg.Connection[Any]:
 
 
 async def waiting_for_locks(server: Postgres, count: int) -> None:
-    """Until so many connections wait for a lock."""
-    asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    while int(await asyncio.to_thread(server.run, asked)) < count:
-        await asyncio.sleep(0.02)
+    await asyncio.to_thread(server.until_waiting, count)
 
 
 async def all_at_once(*work: Coroutine[Any, Any, Any]) -> list[Any]:
@@ -95,7 +92,7 @@ async def test_a_writer_that_is_cancelled_has_written_all_the_same(
     assert isinstance((await _ends([waiting]))[0], asyncio.CancelledError)
     await other.close()
     while (await store.load("default", leader.term))[0].commit_no == 0:
-        await asyncio.sleep(0.01)
+        pass
     leader.commit_no = 1
     await leader.submit("j1", 1)
     assert [node.id for node in await store.nodes("default")] == ["n1"]
@@ -105,7 +102,9 @@ async def _ends(tasks: list[asyncio.Task[Any]]) -> list[Any]:
     return list(await asyncio.gather(*tasks, return_exceptions=True))
 
 
-async def test_sessions_are_set_so_that_what_is_confirmed_stays(server: Postgres, store: PostgresStore) -> None:
+async def test_sessions_are_set_so_that_what_is_confirmed_stays(
+    server: Postgres, store: PostgresStore
+) -> None:
     server.run("ALTER ROLE towline SET synchronous_commit = off")
     try:
         connection = await connect(store.address)

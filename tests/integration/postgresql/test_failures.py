@@ -1,4 +1,5 @@
-"""PostgreSQL that is away, full, refuses or has moved: a sentence with the remedy, and no help to come back."""
+"""PostgreSQL that is away, full, refuses or has moved: a sentence with the remedy, and no help to come
+back."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ async def test_a_restart_is_over_when_it_is_over(
     await asyncio.gather(*(store.jobs("default", None, 1) for _ in range(20)))
     await asyncio.to_thread(own_server.stop, *([SIGQUIT] if crash else []))
     for ask in (leader.commit(nodes=[rows.node("n1")]), store.jobs("default", None, 1)):
-        with pytest.raises(StoreError, match=r"it cannot be reached: look whether it runs|connection was lost"):
+        with pytest.raises(
+            StoreError, match=r"it cannot be reached: look whether it runs|connection was lost"
+        ):
             await ask
     await asyncio.to_thread(own_server.start)
     assert [row.id for row in await store.jobs("default", None, 9)] == ["j1"]
@@ -53,9 +56,7 @@ async def test_a_commit_whose_answer_was_lost_is_doubtful(own_server: Postgres, 
     async with holder._connections.others.take() as other, other.transaction():
         await other.execute("LOCK TABLE node")
         committing = asyncio.ensure_future(leader.commit(nodes=[rows.node("n1")]))
-        asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while int(await asyncio.to_thread(own_server.run, asked)) < 1:
-            await asyncio.sleep(0.02)
+        await asyncio.to_thread(own_server.until_waiting, 1)
         ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         await asyncio.to_thread(own_server.run, ended)
         with pytest.raises(StoreError, match=r"whether the change was made is not known"):
@@ -83,7 +84,9 @@ def guarded(own_server: Postgres) -> Iterator[Postgres]:
 
 
 def url_of(server: Postgres, password: str, database: str = postgres.DATABASE) -> str:
-    return f"postgresql://app:{quote(password, safe='')}@/{database}?host={quote(str(server.folder), safe='')}"
+    return (
+        f"postgresql://app:{quote(password, safe='')}@/{database}?host={quote(str(server.folder), safe='')}"
+    )
 
 
 async def refusal(store: PostgresStore) -> str:
@@ -114,7 +117,9 @@ async def test_a_server_without_a_free_connection(guarded: Postgres) -> None:
     asked = [store.jobs("default", None, 1) for _ in range(4)]
     answers = await asyncio.gather(*asked, return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, Exception)]
-    assert refused and all("all its connections are taken: raise max_connections" in str(one) for one in refused)
+    assert refused and all(
+        "all its connections are taken: raise max_connections" in str(one) for one in refused
+    )
     assert await store.jobs("default", None, 1) == []
     await store.close()
 
@@ -132,36 +137,47 @@ async def test_a_database_that_takes_no_writes(own_server: Postgres, store: Post
                 refused.add(str(error))
         assert "it takes no writes: it is a standby" in await refusal(PostgresStore(store.address.url))
     finally:
-        own_server.run("SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only")
+        own_server.run(
+            "SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only"
+        )
         own_server.run("SELECT pg_reload_conf()")
     successor = await Writing.lead(store, "default")
     await successor.commit(nodes=[rows.node("n2")])
 
 
-@pytest.mark.containers  # mounts a filesystem: needs the same rights
-async def test_a_full_disk_stops_commits_until_there_is_room(tmp_path: Path) -> None:
+@pytest.fixture
+def on_a_small_disk() -> Iterator[Postgres]:
     server = Postgres(min_wal_size="32MB", max_wal_size="32MB", shared_buffers="16MB")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "towline-test", server.folder], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "towline-test", server.folder]
+    subprocess.run(mount, check=True)
     try:
         server.own_folder()
         server.make()
         server.start()
         server.run(f"CREATE DATABASE {postgres.DATABASE}", "postgres")
-        await _fill(server)
+        yield server
     finally:
         server.stop(SIGQUIT)
         subprocess.run(["umount", "--lazy", server.folder], check=True)
         server.remove()
 
 
-async def _fill(server: Postgres) -> None:
+def almost_filled(folder: Path) -> Path:
+    """What takes the rest of the disk."""
+    free = int(subprocess.check_output(["df", "--output=avail", "-B1", folder]).split()[1])
+    ballast = folder / "ballast"
+    ballast.write_bytes(bytes(max(0, free - 24 * 1024**2)))
+    return ballast
+
+
+@pytest.mark.containers  # mounts a filesystem: needs the same rights
+async def test_a_full_disk_stops_commits_until_there_is_room(on_a_small_disk: Postgres) -> None:
+    server = on_a_small_disk
     store = PostgresStore(server.url)
     await store.open()
     leader = await Writing.lead(store, "default")
     await leader.submit("j1", 1)
-    free = int(subprocess.check_output(["df", "--output=avail", "-B1", server.folder]).split()[1])
-    ballast = server.folder / "ballast"
-    ballast.write_bytes(bytes(max(0, free - 24 * 1024**2)))
+    ballast = almost_filled(server.folder)
     written = 0
     with pytest.raises(StoreError) as failure:
         while written < 1_000_000:

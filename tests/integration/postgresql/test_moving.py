@@ -56,11 +56,7 @@ async def fill(store: Store) -> Writing:
     )
     await store.enrolment_put(EnrolmentRow(node="n1", name="n1", enrolled_at=1, expires_at=2))
     await store.audit_append(
-        [
-            AuditRow(
-                seq=0, at=1, who="w", namespace="n", action="a", target="t", status=200, source="s"
-            )
-        ]
+        [AuditRow(seq=0, at=1, who="w", namespace="n", action="a", target="t", status=200, source="s")]
     )
     due = DeliveryRow(pool="default", number=29, position=0, job="j1", outcome="failed", next_at=3)
     await store.delivery_add("default", 29, [due])
@@ -125,7 +121,9 @@ async def test_the_old_store_commits_nothing_any_more(file: Path, address: Addre
     leader = await Writing.lead(old, "default")
     await moving.copy(file, address, quiet)
     again = SqliteStore(file)
-    with pytest.raises(StoreError, match=r"is closed: it was moved to postgresql://towline@.*tow db raise-terms"):
+    with pytest.raises(
+        StoreError, match=r"is closed: it was moved to postgresql://towline@.*tow db raise-terms"
+    ):
         await again.open()
     new = PostgresStore(address.url)
     await new.open()

@@ -53,18 +53,24 @@ async def test_the_revisions_make_the_schema(connection: asyncpg.Connection) -> 
             assert collation == "C", (table, column)
     assert found == {
         table.name: {
-            column.name: (KINDS[str(column.type)], "YES" if column.nullable else "NO") for column in table.columns
+            column.name: (KINDS[str(column.type)], "YES" if column.nullable else "NO")
+            for column in table.columns
         }
         for table in schema.metadata.tables.values()
     }
-    indexes = {name for (name,) in await connection.fetch("SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()")}
+    indexes = {
+        name
+        for (name,) in await connection.fetch(
+            "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()"
+        )
+    }
     wanted = {str(index.name) for table in schema.metadata.tables.values() for index in table.indexes}
     assert wanted <= indexes
 
 
 async def test_revisions_only_add(connection: asyncpg.Connection) -> None:
-    """What builds of before read and write is still there, and what is new needs no value of theirs. A revision
-    that breaks this says so in the table ``compatibility``, and is named here."""
+    """What builds of before read and write is still there, and what is new needs no value of theirs. A
+    revision that breaks this says so in the table ``compatibility``, and is named here."""
     before: dict[tuple[str, str], tuple[str, str]] = {}
     done: str | None = None
     for revision in REVISIONS:
@@ -149,7 +155,9 @@ async def test_a_build_of_before_works_on_a_later_schema(later: Store) -> None:
 async def test_a_later_schema_that_is_not_for_it_is_refused(later: Store) -> None:
     await change(later, LATER + "INSERT INTO compatibility (oldest) VALUES ('9999');")
     again = type(later)(later.path if isinstance(later, SqliteStore) else later.address.url)  # type: ignore[attr-defined]
-    with pytest.raises(StoreError, match=rf"by a newer Towline \(its schema is 9999, this one knows up to {HEAD}\)"):
+    with pytest.raises(
+        StoreError, match=rf"by a newer Towline \(its schema is 9999, this one knows up to {HEAD}\)"
+    ):
         await again.open()
     await again.close()
 

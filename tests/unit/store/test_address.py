@@ -13,7 +13,10 @@ from towline.store.address import Address
         ("postgresql://tow@db.lan:5432/tow", "postgresql://tow@db.lan:5432/tow"),
         ("postgres://tow:secret@db.lan/tow", "postgres://tow@db.lan/tow"),
         ("postgresql://tow:sec%40ret@h1:1,h2:2/tow", "postgresql://tow@h1:1,h2:2/tow"),
-        ("postgresql://db.lan/tow?sslmode=require&password=secret", "postgresql://db.lan/tow?sslmode=require"),
+        (
+            "postgresql://db.lan/tow?sslmode=require&password=secret",
+            "postgresql://db.lan/tow?sslmode=require",
+        ),
         ("postgresql:///tow?host=/run/postgresql", "postgresql:///tow?host=/run/postgresql"),
         ("postgresql://:secret@db.lan/tow", "postgresql://@db.lan/tow"),
     ],
@@ -27,7 +30,10 @@ def test_no_password_is_shown(url: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("mysql://tow:secret@db/tow", "store_url begins with 'mysql': write postgresql://USER@HOST:5432/DATABASE"),
+        (
+            "mysql://tow:secret@db/tow",
+            "store_url begins with 'mysql': write postgresql://USER@HOST:5432/DATABASE",
+        ),
         ("/var/lib/secret", "store_url begins with 'no scheme': write postgresql://"),
         ("postgresql://tow:secret@db.lan", "store_url names no database: write postgresql://"),
         ("postgresql://tow:secret@db.lan/tow?x", "store_url is no URL: write postgresql://"),
@@ -45,3 +51,25 @@ def test_a_drivers_words_lose_the_password() -> None:
     address = Address("postgresql://tow:s3cr%3Fet@db.lan/tow?password=other")
     said = address.without_secrets("no s3cr?et, no other, and no postgres://tow:x@h/d")
     assert said == "no ***, no ***, and no postgres://tow:***@h/d"
+
+
+@pytest.mark.parametrize(
+    ("url", "urls"),
+    [
+        ("postgresql://tow@h1/tow", ["postgresql://tow@h1/tow"]),
+        (
+            "postgresql://tow@h1:1,h2/tow?a=b",
+            ["postgresql://tow@h1:1/tow?a=b", "postgresql://tow@h2/tow?a=b"],
+        ),
+        (
+            "postgresql://tow@/tow?host=/a,/b&port=7",
+            ["postgresql://tow@/tow?host=%2Fa&port=7", "postgresql://tow@/tow?host=%2Fb&port=7"],
+        ),
+        (
+            "postgresql:///tow?host=a,b&port=7,8",
+            ["postgresql:///tow?host=a&port=7", "postgresql:///tow?host=b&port=8"],
+        ),
+    ],
+)
+def test_every_host_has_a_url_of_its_own(url: str, urls: list[str]) -> None:
+    assert Address(url).urls == urls

@@ -1,7 +1,7 @@
 """``tow db``, ``tow backup`` and ``tow restore``: what an operator does with a whole store.
 
-They work on the store itself, on the machine of a server: a store that is broken, closed or empty has no server
-that could be asked.
+They work on the store itself, on the machine of a server: a store that is broken, closed or empty has no
+server that could be asked.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from towline.cli.arguments import AsJson
 from towline.cli.screen import terminal
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ def add(app: typer.Typer) -> None:
     app.command("restore")(restore)
 
 
-def upgrade(store: Where = None, config: Config = None) -> None:
+def upgrade(store: Where = None, config: Config = None, json: AsJson = False) -> None:
     """Bring the store's schema up to date.
 
-    A server does so at its start. Servers of the version before go on working on the new schema, so that they can
-    be replaced one after the other.
+    A server does so at its start. Servers of the version before go on working on the new schema, so that they
+    can be replaced one after the other.
 
     \b
     Examples:
@@ -77,6 +78,9 @@ def upgrade(store: Where = None, config: Config = None) -> None:
         place = _place(store, config)
         with _unused(place):
             before, now = _run(moving.upgrade(place))
+        if json:
+            terminal.write_json({"store": str(place), "before": before, "now": now})
+            return terminal.OK
         done = "is up to date" if before == now else f"brought from {before or 'nothing'} to {now}"
         terminal.write(f"{place}: the schema {done}")
         return terminal.OK
@@ -87,12 +91,13 @@ def upgrade(store: Where = None, config: Config = None) -> None:
 def copy(
     source: Annotated[str, typer.Argument(metavar="FROM", help="sqlite:PATH, a server's home or its file.")],
     target: Annotated[str, typer.Argument(metavar="TO", help="postgresql://USER@HOST/DATABASE, empty.")],
+    json: AsJson = False,
 ) -> None:
     """Move a store from SQLite to PostgreSQL, with all that is in it.
 
-    The server has to be stopped; what runs on nodes goes on meanwhile. Afterwards the file is closed, so that no
-    server leads with it any more. Give the server store_url and start it. Each further server needs the same
-    vault.key in its TOWLINE_HOME.
+    The server has to be stopped; what runs on nodes goes on meanwhile. Afterwards the file is closed, so that
+    no server leads with it any more. Give the server store_url and start it. Each further server needs the
+    same vault.key in its TOWLINE_HOME.
 
     \b
     Example:
@@ -111,6 +116,8 @@ def copy(
             raise RequestError(f"FROM is {source!r}: there is no file {origin}")
         with _unused(origin), _progress() as progress:
             counts = _run(moving.copy(origin, place, progress))
+        if json:
+            return _told(place, counts)
         terminal.write(f"{sum(counts.values()):,} rows of {len(counts)} tables moved to {place}")
         terminal.write(f"{origin} is closed. Set store_url in server.toml to {place}, and start the server.")
         return terminal.OK
@@ -118,7 +125,7 @@ def copy(
     terminal.end(work)
 
 
-def raise_terms(store: Where = None, config: Config = None) -> None:
+def raise_terms(store: Where = None, config: Config = None, json: AsJson = False) -> None:
     """Let a store act that was closed: one that was restored, or was moved elsewhere.
 
     Its terms become higher than all that were ever used with it, so that nodes obey its leaders and none of
@@ -135,17 +142,21 @@ def raise_terms(store: Where = None, config: Config = None) -> None:
         place = _place(store, config)
         with _unused(place):
             _run(moving.raise_terms(place))
+        if json:
+            terminal.write_json({"store": str(place)})
+            return terminal.OK
         terminal.write(f"{place}: terms raised; servers may use it")
         return terminal.OK
 
     terminal.end(work)
 
 
-def backup(file: File, store: OtherStore = None, config: Config = None) -> None:
+def backup(file: File, store: OtherStore = None, config: Config = None, json: AsJson = False) -> None:
     """Write everything that the store holds into a file, as it is at one moment.
 
-    Servers go on meanwhile. Not in it: vault.key of TOWLINE_HOME, without which secrets and logins of the backup
-    cannot be read, and output and artifacts, which are in the object store. Only its owner may read the file.
+    Servers go on meanwhile. Not in it: vault.key of TOWLINE_HOME, without which secrets and logins of the
+    backup cannot be read, and output and artifacts, which are in the object store. Only its owner may read
+    the file.
 
     \b
     Example:
@@ -158,18 +169,20 @@ def backup(file: File, store: OtherStore = None, config: Config = None) -> None:
         place = _place(store, config)
         with _progress() as progress:
             counts = _run(moving.backup(place, file, progress))
+        if json:
+            return _told(place, counts)
         terminal.write(f"{sum(counts.values()):,} rows of {len(counts)} tables of {place} are in {file}")
         return terminal.OK
 
     terminal.end(work)
 
 
-def restore(file: File, store: OtherStore = None, config: Config = None) -> None:
+def restore(file: File, store: OtherStore = None, config: Config = None, json: AsJson = False) -> None:
     """Put a backup into an empty store.
 
     The store is closed then: a server does not start with it until tow db raise-terms. Before that, make sure
-    that no server and no agent works with the old one: what it did after the backup is not known here, and would
-    happen again beside it.
+    that no server and no agent works with the old one: what it did after the backup is not known here, and
+    would happen again beside it.
 
     \b
     Example:
@@ -182,12 +195,19 @@ def restore(file: File, store: OtherStore = None, config: Config = None) -> None
         place = _place(store, config)
         with _unused(place), _progress() as progress:
             counts = _run(moving.restore(file, place, progress))
+        if json:
+            return _told(place, counts)
         terminal.write(f"{sum(counts.values()):,} rows of {len(counts)} tables restored to {place}")
         again = "" if store is None else f" {moving.written(place)}"
         terminal.write(f"It is closed. Once nothing works with the old one: tow db raise-terms{again}")
         return terminal.OK
 
     terminal.end(work)
+
+
+def _told(place: Place, counts: dict[str, int]) -> int:
+    terminal.write_json({"store": str(place), "rows": counts})
+    return terminal.OK
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

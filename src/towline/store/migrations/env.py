@@ -1,5 +1,5 @@
-"""Alembic's entrance: runs the revisions on the connection that ``upgrade.migrate`` hands over, or writes them
-down as SQL for ``upgrade.script``."""
+"""Alembic's entrance: runs the revisions on the connection that ``upgrade.migrate`` hands over, or writes
+them down as SQL for ``upgrade.script``."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
@@ -102,7 +102,7 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._zip = cast(BinaryIO, gzip.open(path, "rb"))
+            self._zip = gzip.GzipFile(path, "rb")
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}") from error
         self.header = self._header()
@@ -118,8 +118,8 @@ class FileSource:
             raise StoreError(f"{self.path} is no backup of Towline: {error}") from None
         if header.format != FORMAT or header.revision not in REVISIONS:
             raise StoreError(
-                f"{self.path} was made by a newer Towline (its schema is {header.revision}, this one knows up to "
-                f"{HEAD}): use that version"
+                f"{self.path} was made by a newer Towline (its schema is {header.revision}, "
+                f"this one knows up to {HEAD}): use that version"
             )
         return header
 

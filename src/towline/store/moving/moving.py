@@ -129,8 +129,8 @@ async def restore(path: Path, place: Place, progress: Progress) -> dict[str, int
 
 
 async def raise_terms(place: Place) -> None:
-    """Let a store act that was closed. Its terms become higher than any that was ever used before with what it
-    holds: they are at least the time in seconds, and leaders raise them by one each."""
+    """Let a store act that was closed. Its terms become higher than any that was ever used before with what
+    it holds: they are at least the time in seconds, and leaders raise them by one each."""
     if isinstance(place, Address):
         with explained(place):
             connection = await connect(place)

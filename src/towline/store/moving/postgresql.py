@@ -31,8 +31,8 @@ def explained(address: Address) -> Iterator[None]:
 
 
 class PostgresSource:
-    """A database that is only read, in one snapshot; servers may go on meanwhile. Raises StoreError where it is
-    not up to date."""
+    """A database that is only read, in one snapshot; servers may go on meanwhile. Raises StoreError where it
+    is not up to date."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -82,8 +82,8 @@ class PostgresTarget:
             for shape in shapes():
                 if await _count(self._connection, shape):
                     raise StoreError(
-                        f"{self.address} is not empty: its table {shape.name} has rows; make another database, "
-                        "with createdb"
+                        f"{self.address} is not empty: its table {shape.name} has rows; "
+                        "make another database, with createdb"
                     )
             if found != revision:
                 raise StoreError(

@@ -28,8 +28,8 @@ def explained(path: Path) -> Iterator[None]:
 
 
 class SqliteSource:
-    """A file that is only read, in one snapshot. Raises StoreError where it is none of Towline's, or not up to
-    date."""
+    """A file that is only read, in one snapshot. Raises StoreError where it is none of Towline's, or not up
+    to date."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()

@@ -26,7 +26,8 @@ Row = tuple[Any, ...]
 
 
 class Shape(Struct, frozen=True):
-    """A table: its columns with their kinds (``text``, ``number``, ``small``, ``flag``, ``bytes``), and its key."""
+    """A table: its columns with their kinds (``text``, ``number``, ``small``, ``flag``, ``bytes``), and its
+    key."""
 
     name: str
     columns: tuple[str, ...]
@@ -85,6 +86,6 @@ class Target(Protocol):
     async def count(self, shape: Shape) -> int: ...
 
     async def finish(self, closed: str | None) -> None:
-        """Bring the schema up to date, raise the terms or, with ``closed``, close the store for this reason; then
-        everything is there for good."""
+        """Bring the schema up to date, raise the terms or, with ``closed``, close the store for this reason;
+        then everything is there for good."""
         ...

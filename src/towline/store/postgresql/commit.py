@@ -26,13 +26,15 @@ _FENCE = "fence"
 
 _GONE = {
     "ranges_gone": (
-        "DELETE FROM element_range USING fence, unnest($1::text[], $2::int4[], $3::int8[]) AS gone(job, task, lo) "
-        "WHERE element_range.job = gone.job AND element_range.task = gone.task AND element_range.lo = gone.lo",
+        "DELETE FROM element_range "
+        "USING fence, unnest($1::text[], $2::int4[], $3::int8[]) AS gone(job, task, lo) "
+        'WHERE element_range.job = gone.job COLLATE "C" AND element_range.task = gone.task '
+        "AND element_range.lo = gone.lo",
         3,
     ),
     "queues_gone": (
         "DELETE FROM queue USING fence, unnest($1::text[], $2::text[]) AS gone(pool, name) "
-        "WHERE queue.pool = gone.pool AND queue.name = gone.name",
+        'WHERE queue.pool = gone.pool COLLATE "C" AND queue.name = gone.name COLLATE "C"',
         2,
     ),
 }

@@ -19,7 +19,7 @@ from towline.store.postgresql.errors import EXPECTED, explain, is_lost, moved
 
 LEADERS, LEASES, OTHERS = 3, 1, 6
 """Connections for commits and terms, for leases, and for everything else."""
-CONNECT_S = 4.0
+CONNECT_S = 3.0
 COMMAND_S, LEASE_COMMAND_S = 30.0, 4.0
 """A command that takes longer has failed, also where the network swallows what is sent. A lease does not last
 longer than a few seconds."""
@@ -177,8 +177,17 @@ class Connections:
 async def connect(address: Address, command_s: float | None = None, **session: str) -> Driver:
     """A new connection to the server that takes writes, set and checked. Raises what the driver raises,
     and StoreError for a server that does not keep what it has confirmed."""
+    *before, last = address.urls
+    for url in before:
+        # Each host has its own time: one that swallows everything takes none from the next.
+        with suppress(*EXPECTED):
+            return await _connect(address, url, command_s, session)
+    return await _connect(address, last, command_s, session)
+
+
+async def _connect(address: Address, url: str, command_s: float | None, session: dict[str, str]) -> Driver:
     connection: Driver = await asyncpg.connect(
-        address.url,
+        url,
         timeout=CONNECT_S,
         command_timeout=command_s,
         # As many statements as there are, for good: each is prepared once in a connection's life.

@@ -14,8 +14,8 @@ _REMEDIES = {
     "42501": "the user has not the rights: make it the owner of the database",
     "42P01": "tables are missing: run tow db upgrade",
     "42703": "columns are missing: run tow db upgrade",
-    "53300": "all its connections are taken: raise max_connections of PostgreSQL (each server of Towline uses up "
-    "to 10), or end what holds them",
+    "53300": "all its connections are taken: raise max_connections of PostgreSQL (each server of Towline "
+    "uses up to 10), or end what holds them",
     "53100": "its disk is full: free some space; nothing of this change was written",
     "53200": "it is out of memory: look at its log; nothing of this change was written",
     "57P03": "it is starting up or shutting down: try again in a moment",
@@ -26,8 +26,8 @@ _REMEDIES = {
     "55P03": "a lock was not free in time: look in pg_stat_activity for what holds it",
     "40P01": "two transactions waited for each other: try again",
     "25P03": "a transaction was open for too long and was ended: this machine was frozen or overloaded",
-    "25006": "it takes no writes: it is a standby, or was made read-only; point store_url at the primary (several "
-    "hosts may be named: HOST1:5432,HOST2:5432)",
+    "25006": "it takes no writes: it is a standby, or was made read-only; point store_url at the primary "
+    "(several hosts may be named: HOST1:5432,HOST2:5432)",
     "58030": "its disk refuses to read or write: see its log and the kernel's",
     "XX001": "its data is damaged: restore it from a backup",
     "XX002": "an index of it is damaged: rebuild it with REINDEX",
@@ -50,7 +50,8 @@ _STANDBY = "25006"
 
 
 def explain(address: Address, error: Exception, *, doubtful: bool = False) -> StoreError:
-    """A sentence with the address and what to do. ``doubtful``: whether the change took effect is not known."""
+    """A sentence with the address and what to do. ``doubtful``: whether the change took effect is not
+    known."""
     code = getattr(error, "sqlstate", None)
     said = address.without_secrets(str(error).strip()) or type(error).__name__
     doubt = "; whether the change was made is not known" if doubtful and is_lost(error) else ""
@@ -73,7 +74,8 @@ def explain(address: Address, error: Exception, *, doubtful: bool = False) -> St
 def is_lost(error: BaseException) -> bool:
     """Whether the connection that raised it has to go."""
     code = getattr(error, "sqlstate", None) or ""
-    return isinstance(error, LOST) or code[:3] == "57P" or code == "25P03"
+    lost = isinstance(error, LOST) and not isinstance(error, ValueError)  # which is about what was to be sent
+    return lost or code[:3] == "57P" or code == "25P03"
 
 
 def moved(error: BaseException) -> bool:

@@ -49,8 +49,9 @@ def insert_many(
     source: str = "",
     by: int = 0,
 ) -> str:
-    """The text of ``make(insert, *args)``, which inserts one row of ``columns``, for arrays of them, one array a
-    column, bound from place ``by + 1`` on. ``source``: a table of one row or none that is joined to them."""
+    """The text of ``make(insert, *args)``, which inserts one row of ``columns``, for arrays of them, one
+    array a column, bound from place ``by + 1`` on. ``source``: a table of one row or none that is joined to
+    them."""
     one = text(make, insert, *args).sql
     arrays = ", ".join(f"${by + at}::{type_name(table, name)}[]" for at, name in enumerate(columns, 1))
     names = quoted(columns)
@@ -71,7 +72,8 @@ def _split(sql: str) -> tuple[str, re.Match[str] | None, str]:
 
 
 def arrays(rows: Sequence[Sequence[Any]]) -> list[Sequence[Any] | None]:
-    """The columns of rows. One without any value costs nothing: for a null array the server fills in nulls."""
+    """The columns of rows. One without any value costs nothing: for a null array the server fills in
+    nulls."""
     return [None if cells.count(None) == len(cells) else cells for cells in zip(*rows, strict=True)]
 
 

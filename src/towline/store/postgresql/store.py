@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from towline.core.rows import Changes, PoolSnapshot
 from towline.errors import StaleTerm, StoreError, WrongSetting
 from towline.store.access import AuditRow
+from towline.store.address import Address
 from towline.store.codec import Damaged
 from towline.store.delivery.rows import DeliveryRow
 from towline.store.port import Reservation
 from towline.store.postgresql import writes
-from towline.store.address import Address
 from towline.store.postgresql.commit import Written, written
 from towline.store.postgresql.connections import Connections, Driver, Lane
 from towline.store.postgresql.errors import EXPECTED, explain, not_text

@@ -7,8 +7,8 @@ driver. A lock that only this takes makes servers that start at once go one afte
 from __future__ import annotations
 
 from towline.errors import StoreError
-from towline.store.migrations import HEAD
 from towline.store.address import Address
+from towline.store.migrations import HEAD
 from towline.store.postgresql.connections import Driver, connect
 from towline.store.postgresql.errors import EXPECTED, explain
 from towline.store.upgrade import check_known, check_open, script

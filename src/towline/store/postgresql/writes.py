@@ -54,9 +54,10 @@ async def _reserved(connection: Driver, wanted: Sequence[Reservation]) -> dict[t
 
 
 _STANDING = (
-    f"SELECT {', '.join(f'idempotency.{quoted([name])}' for name in statements.RESERVATION)} FROM idempotency "
+    f"SELECT {', '.join(f'idempotency.{quoted([name])}' for name in statements.RESERVATION)} "
+    "FROM idempotency "
     "JOIN unnest($1::text[], $2::text[]) AS asked(namespace, key) "
-    "ON idempotency.namespace = asked.namespace AND idempotency.key = asked.key"
+    'ON idempotency.namespace = asked.namespace COLLATE "C" AND idempotency.key = asked.key COLLATE "C"'
 )
 
 

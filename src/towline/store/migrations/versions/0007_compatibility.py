@@ -1,5 +1,5 @@
-"""What a build asks of a store that it opens: whether it may use a schema that it does not know, and whether the
-store is closed."""
+"""What a build asks of a store that it opens: whether it may use a schema that it does not know, and whether
+the store is closed."""
 
 from __future__ import annotations
 
