@@ -209,7 +209,6 @@ node = Table(
     _number("drain_at", optional=True),
     _number("drain_until", optional=True),
     _number("lease_ms"),
-    _text("files"),
     _id("pool"),
 )
 Index("node_by_pool", node.c.pool, node.c.id)
@@ -391,6 +390,7 @@ server = Table(
     _number("started_at"),
     _number("beats"),
     _number("lease_ms"),
+    _text("files"),
     sqlite_with_rowid=False,
 )
 
