@@ -56,11 +56,15 @@ class FileTarget:
         self._total = 0
         try:
             handle = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            self._raw = os.fdopen(handle, "wb")
-            self._zip = gzip.GzipFile(fileobj=self._raw, mode="wb", compresslevel=1, mtime=0)
-            self._put(header)
         except OSError as error:
             raise self._broken(error) from error
+        self._raw = os.fdopen(handle, "wb")
+        self._zip = gzip.GzipFile(fileobj=self._raw, mode="wb", compresslevel=1, mtime=0)
+        try:
+            self._put(header)
+        except BaseException:
+            self.close()
+            raise
 
     def write(self, shape: Shape, rows: list[Row]) -> None:
         self._total += len(rows)
