@@ -168,7 +168,6 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.server.leader.clock import Clock
     from towline.server.leader.rules import rules_maker
     from towline.server.process.local import LocalServer
-    from towline.server.webhooks.delivering import Deliverer
     from towline.store import make_store
 
     store = make_store(settings.store_url, settings.home)
@@ -177,16 +176,15 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     feed = Feed(settings.pool, store, settings.event_tail)
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
-    joined = await _joined(settings, store, access, feed, [logins.load, secrets.load])
     receiving, keeping = (None, None) if access is None else await _kept_of_nodes(settings, store)
+    joined = await _joined(settings, store, access, feed, [logins.load, secrets.load], receiving)
     gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving, joined)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)
-    lease = None if joined is None else joined.lease
-    rules = rules_maker(*settings.rules)
+    lease, rules = None if joined is None else joined.lease, rules_maker(*settings.rules)
     leader = Leader(store, Clock(), settings, in_hand, audience, rules, metrics, lease)
     gateway.attach(leader)
-    archive = None if receiving is None else receiving.archive
+    archive = receiving and receiving.archive
     retention = _retention(settings, store, archive, keeping)
     server = LocalServer(settings, store, leader, gateway, retention, joined)
     facts = Facts(store, DEFAULT)
@@ -212,11 +210,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     if metrics is not None:
         metrics.watch(leader.opinion, lambda: leader.term, lambda: gateway.open_links)
     app = _app(service)
-
-    async def deliver() -> None:
-        await Deliverer(settings.pool, store, feed, facts, secrets.values_for, settings.targets).run()
-
-    await server.run(local_app(app), listener, agent, _remote(settings, app, access), deliver)
+    await server.run(local_app(app), listener, agent, _remote(settings, app, access), _deliver(service))
     if archive is not None:
         await asyncio.to_thread(archive.close)
     in_hand.close()
@@ -236,12 +230,26 @@ def _app(service: Service) -> ASGIApp:
     return app
 
 
+def _deliver(service: Service) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Sends webhooks, beginning anew with each leadership."""
+    from towline.server.webhooks.delivering import Deliverer
+
+    settings, secret = service.settings, service.secrets.values_for
+
+    async def deliver() -> None:
+        pool, targets = settings.pool, settings.targets
+        await Deliverer(pool, service.store, service.feed, service.facts, secret, targets).run()
+
+    return deliver
+
+
 async def _joined(
     settings: Settings,
     store: Store,
     access: Access | None,
     feed: Feed,
     reloads: Sequence[Callable[[], Awaitable[None]]],
+    receiving: Receiving | None,
 ) -> Joined | None:
     """What a server has beyond others where it shares its store. Raises WrongSetting."""
     if not settings.store_url:
@@ -252,6 +260,8 @@ async def _joined(
 
     joined = Joined(settings, store, access.authority)
     await joined.open()
+    if receiving is not None:
+        joined.read_output(receiving.archive)
     joined.follow(feed, [access.tokens.load, access.enrolments.load, *reloads])
     return joined
 
@@ -294,9 +304,10 @@ async def _kept_of_nodes(settings: Settings, store: Store) -> tuple[Receiving, K
     from towline.server.logs.receiving import Receiving
 
     objects = await asyncio.to_thread(open_objects, settings.object_store, settings.home)
-    archive = Archive(settings.home / "output", objects=objects)
+    shared = bool(settings.store_url)
+    archive = Archive(settings.home / "output", objects=objects, shared=shared)
     await asyncio.to_thread(archive.open)
-    return Receiving(archive, store), Keeping(objects)
+    return Receiving(archive, store, shared=shared), Keeping(objects)
 
 
 def _check_submitted(secrets: Secrets, settings: Settings, namespace: str, spec: JobSpec) -> None:

@@ -133,6 +133,8 @@ class Leases:
         self._seen: dict[str, Seen[tuple[str, int]]] = {}
         self._rows: dict[str, PoolLease] = {}
         self._servers: dict[str, Seen[ServerRow]] = {}
+        self.beating: set[str] = set()
+        """Servers that were seen to beat: others may have died before this one came."""
         self._renewed_ms = -lease_ms
         self._handed_over_ms = -SETTLE_MS
         self._closing = False
@@ -261,10 +263,15 @@ class Leases:
         self._seen = {row.pool: seen(self._seen.get(row.pool), row.lease.state, now_ms) for row in leases}
         servers = await self._store.server_list()
         now_ms = self.clock()
+        self.beating |= {row.id for row in servers if self._has_beaten(row)}
         self._servers = {row.id: seen(self._servers.get(row.id), row, now_ms) for row in servers}
         for id, known in self._servers.items():
             if id != self.id and is_still(known, now_ms, FORGET_MS):
                 await self._store.server_delete(id)
+
+    def _has_beaten(self, row: ServerRow) -> bool:
+        before = self._servers.get(row.id)
+        return before is not None and before.value.beats != row.beats
 
     def _live(self) -> list[str]:
         now_ms = self.clock()

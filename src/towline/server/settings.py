@@ -70,6 +70,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     object_store: str = ""
     """Where a cluster's artifacts are kept: s3://…, gs://…, az://… or file:///…; empty: a folder of the
     home."""
+    shared_files: bool = False
+    """Where several servers share a store: object_store is a folder that all of them have."""
     retention_logs: str = "50Gi"
     """Output that nodes have shipped takes so much at most: that of the oldest ended attempts goes first."""
     placement_policy: str = "headroom"
@@ -185,6 +187,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def retention(self) -> tuple[float, int]:
         """(the days that jobs are kept, the bytes of output)."""
         return self.retention_days, self.retention_logs_bytes
+
+    @property
+    def own_files(self) -> str:
+        """The folder that artifacts are in where other servers do not reach it."""
+        if self.shared_files or not (self.object_store == "" or self.object_store.startswith("file:")):
+            return ""
+        return self.object_store or str(self.home / "objects")
 
     @property
     def retention_logs_bytes(self) -> int:

@@ -390,6 +390,7 @@ server = Table(
     _number("started_at"),
     _number("beats"),
     _number("lease_ms"),
+    _text("files"),
     sqlite_with_rowid=False,
 )
 

@@ -182,6 +182,7 @@ class LocalServer:
         if joining is not None and self._joined is not None:
             joining.cancel()
             await self._joined.close()
+            await asyncio.wait([joining])
         await asyncio.gather(*(one.close(GRACE_S) for one in (http, door) if one is not None))
         if not leading.done():
             leading.cancel()
@@ -189,6 +190,8 @@ class LocalServer:
         self._log.info("ended")
         with contextlib.suppress(asyncio.CancelledError):
             await leading
+        if joining is not None and not joining.cancelled():
+            joining.result()
         if self._leader.stopped is not None:
             raise OperatorError(self._leader.stopped)
 

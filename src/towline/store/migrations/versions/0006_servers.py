@@ -44,5 +44,6 @@ def upgrade() -> None:
         _number("started_at"),
         _number("beats"),
         _number("lease_ms"),
+        _text("files"),
         sqlite_with_rowid=False,
     )
