@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.e2e import faults
@@ -41,6 +42,11 @@ class OfServers(Torture):
     """What may be done to several servers, besides what may be done to nodes."""
 
     fleet: Several
+
+    def __init__(self, fleet: Several, chance: random.Random) -> None:
+        super().__init__(fleet, chance)
+        self._hands = ThreadPoolExecutor(1)
+        """PostgreSQL ends with the thread that has started it."""
 
     def of_server(self) -> list[Callable[[Machine], str]]:
         return [
@@ -129,7 +135,7 @@ class OfServers(Torture):
     def restart_store(self, _: Machine) -> str:
         self.fleet.postgres.stop(self.chance.choice((signal.SIGINT, signal.SIGQUIT)))
         lasted_s = self._while()
-        self.fleet.postgres.start()
+        self._hands.submit(self.fleet.postgres.start).result()
         self._back()
         return f"store away for {lasted_s:.1f} s"
 
