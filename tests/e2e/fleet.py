@@ -222,7 +222,7 @@ class Fleet:
         return answer.json()
 
     def stdout(self, job: str, task: str, index: int) -> bytes:
-        """Of an element's newest attempt, wherever it lies by now. A node that is away for a moment, as each is
+        """Of an element's newest attempt, wherever it lies. A node that is away for a moment, as each is
         when it leaves a link for a new one, is waited for, where the server says that it has something."""
         path = f"/v1/jobs/{job}/tasks/{task}/elements/{index}/logs"
         until_s = time.monotonic() + LONG_S
