@@ -48,10 +48,6 @@ class OfServers(Torture):
         self._hands = ThreadPoolExecutor(1)
         """PostgreSQL ends with the thread that has started it."""
 
-    def faults(self) -> list[Callable[[Machine], str]]:
-        of_nodes = [self.cut, self.flap, self.lose, self.freeze, self.kill, self.power, self.jump]
-        return [*of_nodes, *self.of_server()]
-
     def of_server(self) -> list[Callable[[Machine], str]]:
         return [
             self.kill_leader,
