@@ -181,7 +181,7 @@ class Leases:
     def free_in_ms(self, pool: str) -> int:
         """After how long at most a pool that has no leader may have one: for who asks when to come again."""
         known = self._seen.get(pool)
-        if known is None or known.value[0] == NOBODY:
+        if known is None or known.value[0] in (NOBODY, self.id):
             return self._look_ms
         return max(self._look_ms, known.since_ms + self._length_ms(known) - self.clock())
 
@@ -266,8 +266,12 @@ class Leases:
         self.beating |= {row.id for row in servers if self._has_beaten(row)}
         self._servers = {row.id: seen(self._servers.get(row.id), row, now_ms) for row in servers}
         for id, known in self._servers.items():
-            if id != self.id and is_still(known, now_ms, FORGET_MS):
+            if id != self.id and (self._was_here(known.value) or is_still(known, now_ms, FORGET_MS)):
                 await self._store.server_delete(id)
+
+    def _was_here(self, row: ServerRow) -> bool:
+        """Whether it is an earlier life of a server at this address, which this one has now."""
+        return row.address == self._server.address and row.started_at < self._server.started_at
 
     def _has_beaten(self, row: ServerRow) -> bool:
         before = self._servers.get(row.id)
