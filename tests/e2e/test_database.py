@@ -67,6 +67,8 @@ def test_a_grown_cluster_moves_to_postgresql_and_back_from_a_backup(cluster: Clu
     assert [job["name"] for job in tow.json("jobs")["jobs"]] == ["after", "long", "before"]
     assert [entry["name"] for entry in tow.json("secret", "ls")["secrets"]] == ["kept"]
 
+    upgraded = tow.json("db", "upgrade")
+    assert upgraded["before"] == upgraded["now"]
     assert 0 < postgres.shared().backends() <= 10
     backup = tmp_path / "towline.backup"
     tow.tow("backup", str(backup))

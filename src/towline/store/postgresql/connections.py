@@ -193,8 +193,8 @@ async def _connect(address: Address, url: str, command_s: float | None, session:
         url,
         timeout=CONNECT_S,
         command_timeout=command_s,
-        # As many statements as there are, for good: each is prepared once in a connection's life.
-        statement_cache_size=1_000,
+        # For good: what is used often is prepared once in a connection's life.
+        statement_cache_size=300,
         max_cached_statement_lifetime=0,
         max_cacheable_statement_size=0,
         server_settings=dict(session),
