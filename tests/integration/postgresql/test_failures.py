@@ -178,6 +178,26 @@ async def test_what_refuses_a_login_is_said_without_the_password(guarded: Postgr
     assert PASSWORD not in repr(PostgresStore(url_of(guarded, PASSWORD)).address)
 
 
+async def test_a_database_that_does_not_keep_what_it_confirms_is_refused(own_server: Postgres) -> None:
+    own_server.run("ALTER SYSTEM SET fsync = off")
+    own_server.run("SELECT pg_reload_conf()")
+    try:
+        while own_server.run("SHOW fsync") != "off":
+            pass
+        said = await refusal(PostgresStore(own_server.url))
+        assert "PostgreSQL runs with fsync = off and may lose what it has confirmed: set it to on" in said
+    finally:
+        own_server.run("ALTER SYSTEM RESET fsync")
+        own_server.run("SELECT pg_reload_conf()")
+
+
+async def test_a_database_that_cannot_keep_every_text_is_refused(own_server: Postgres) -> None:
+    own_server.run("CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    url = own_server.url.replace(f"/{postgres.DATABASE}?", "/latin?")
+    said = await refusal(PostgresStore(url))
+    assert "the database keeps text as LATIN1: make one with createdb --encoding UTF8" in said
+
+
 async def test_a_server_without_a_free_connection(guarded: Postgres) -> None:
     guarded.run("CREATE SCHEMA app AUTHORIZATION app")
     store = PostgresStore(url_of(guarded, PASSWORD))
