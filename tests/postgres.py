@@ -23,6 +23,8 @@ from urllib.parse import quote
 
 USER = "towline"
 DATABASE = "towline"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+"""How many connections wait for a lock."""
 _PATIENCE_S = 60
 _ORDINARY = ("postgres", "nobody")
 _SETTINGS = {
@@ -134,7 +136,7 @@ class Postgres:
 
     def until_waiting(self, count: int) -> None:
         """Return once so many connections wait for a lock."""
-        while int(self.run("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")) < count:
+        while int(self.run(WAITING)) < count:
             time.sleep(0.02)
 
     def _call(self, program: str, *arguments: Any, waits: bool = False) -> str:

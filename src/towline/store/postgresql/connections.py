@@ -20,9 +20,9 @@ from towline.store.postgresql.errors import EXPECTED, explain, is_lost, moved
 LEADERS, LEASES, OTHERS = 3, 1, 6
 """Connections for commits and terms, for leases, and for everything else."""
 CONNECT_S = 3.0
-COMMAND_S, LEASE_COMMAND_S = 30.0, 4.0
-"""A command that takes longer has failed, also where the network swallows what is sent. A lease does not last
-longer than a few seconds."""
+COMMAND_S, COMMIT_S, LEASE_COMMAND_S = 30.0, 10.0, 4.0
+"""A command that takes longer has failed, also where the network swallows what is sent: of a leader's commits
+and of leases sooner, for which others wait."""
 
 _CLOSE_S = 10.0
 
@@ -193,8 +193,8 @@ async def _connect(address: Address, url: str, command_s: float | None, session:
         url,
         timeout=CONNECT_S,
         command_timeout=command_s,
-        # As many statements as there are, for good: each is prepared once in a connection's life.
-        statement_cache_size=1_000,
+        # For good: what is used often is prepared once in a connection's life.
+        statement_cache_size=300,
         max_cached_statement_lifetime=0,
         max_cacheable_statement_size=0,
         server_settings=dict(session),
