@@ -73,6 +73,7 @@ torture: setup ## Run thousands of simulated histories and hundreds of faults (a
 	TOWLINE_FAULTS=300 $(BIN)/pytest -s tests/e2e/test_recovery_torture.py
 	TOWLINE_FAULTS=300 $(BIN)/pytest -s tests/e2e/test_server_torture.py
 	TOWLINE_KILLS=200 $(BIN)/pytest -s tests/e2e/test_server_faults.py --timeout 7200
+	TOWLINE_KILLS=20 TOWLINE_FULL_TIMES=1 $(BIN)/pytest -s tests/e2e/test_server_faults.py -k whatever --timeout 1200
 	TOWLINE_FREEZES=200 $(BIN)/pytest tests/integration/postgresql/test_frozen.py --timeout 3000
 	TOWLINE_OOMS=200 $(BIN)/pytest tests/integration/test_container_endings.py --timeout 1200
 	TOWLINE_SLOW_ENGINES=1 $(BIN)/pytest tests/conformance/runtimes -k podman
