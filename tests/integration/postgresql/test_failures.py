@@ -198,17 +198,19 @@ async def test_a_database_that_cannot_keep_every_text_is_refused(own_server: Pos
     assert "the database keeps text as LATIN1: make one with createdb --encoding UTF8" in said
 
 
-async def test_a_server_without_a_free_connection(guarded: Postgres) -> None:
+async def test_a_leader_commits_where_no_connection_is_free_for_others(guarded: Postgres) -> None:
+    """The user's two are the leader's and the leases'."""
     guarded.run("CREATE SCHEMA app AUTHORIZATION app")
     store = PostgresStore(url_of(guarded, PASSWORD))
     await store.open()
-    asked = [store.jobs("default", None, 1) for _ in range(4)]
-    answers = await asyncio.gather(*asked, return_exceptions=True)
-    refused = [answer for answer in answers if isinstance(answer, Exception)]
-    assert refused and all(
-        "all its connections are taken: raise max_connections" in str(one) for one in refused
-    )
-    assert await store.jobs("default", None, 1) == []
+    with pytest.raises(StoreError, match=r"all its connections are taken: raise max_connections"):
+        await store.jobs("default", None, 1)
+    leader = await Writing.lead(store, "default")
+    await leader.submit("j1", 1)
+    assert [row.lease.pool for row in await store.lease_read()] == ["default"]
+    assert "all its connections are taken" in await refusal(PostgresStore(url_of(guarded, PASSWORD)))
+    guarded.run("ALTER ROLE app CONNECTION LIMIT 3")
+    assert [row.id for row in await store.jobs("default", None, 1)] == ["j1"]
     await store.close()
 
 

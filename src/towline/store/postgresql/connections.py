@@ -171,6 +171,12 @@ class Connections:
     def lanes(self) -> Sequence[Lane]:
         return self.leaders, self.leases, self.others
 
+    async def reserve(self) -> None:
+        """Connect for a leader and for leases. Raises StoreError."""
+        for lane in (self.leaders, self.leases):
+            async with lane.take():
+                pass
+
     async def close(self) -> None:
         await asyncio.gather(*(lane.close() for lane in self.lanes))
 

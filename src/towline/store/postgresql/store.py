@@ -58,7 +58,10 @@ class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
         return sum(lane.open for lane in self._connections.lanes)
 
     async def open(self) -> None:
+        """As the port says; a leader's connection and the leases' are there from now on, however many others
+        want some of the database later."""
         await prepare(self.address)
+        await self._connections.reserve()
 
     async def close(self) -> None:
         """Finish what was handed over and close the connections."""
