@@ -2,9 +2,9 @@
 
 A lease is no ephemeral node: whether its holder lives is told by its renewals, which core/leadership.py
 counts by one's own clock. A session that expires while its holder sleeps, or one that ZooKeeper keeps for
-longer than its holder trusts it, changes nothing then. What ZooKeeper is for is the compare-and-set: a znode is
-written only at the version at which it was read. A read may be of a replica that lags; then the write is
-refused.
+longer than its holder trusts it, changes nothing then. What ZooKeeper is for is the compare-and-set: a
+znode is written only at the version at which it was read. A read may be of a replica that lags; then the
+write is refused.
 
 Servers and pools stay rows of the store.
 """
@@ -88,9 +88,15 @@ class ZooKeeperLeases:
     # --- its life -----------------------------------------------------------------------------------
     async def open(self) -> None:
         """Raises OperatorError where the ensemble does not answer, or does not let us in."""
-        from kazoo.client import KazooClient
-        from kazoo.exceptions import KazooException
-        from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
+        try:
+            from kazoo.client import KazooClient
+            from kazoo.exceptions import KazooException
+            from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
+        except ImportError:
+            raise OperatorError(
+                "coordination_url is set, and the package for ZooKeeper is missing: install "
+                "towline[zookeeper]"
+            ) from None
 
         login = self._ensemble.login
         again = {"max_tries": -1, "delay": _FAILURE_DELAY_S, "max_delay": _FAILURE_MAX_DELAY_S}
