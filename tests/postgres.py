@@ -82,7 +82,7 @@ class Postgres:
                 raise RuntimeError((self.folder / "log").read_text()[-2000:])
 
     def start(self) -> None:
-        """Return once it takes connections."""
+        """Return once it takes connections. To be called by the main thread: with the thread it would end."""
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -94,7 +94,7 @@ class Postgres:
                 start_new_session=True,
                 **self._identity,
             )
-        self._call("pg_isready", "-h", self.folder, "-t", str(_PATIENCE_S), waits=True)
+        self._call("pg_isready", "-h", self.folder, "-U", USER, "-t", str(_PATIENCE_S), waits=True)
 
     @property
     def pid(self) -> int:
@@ -157,7 +157,8 @@ def _identity() -> dict[str, Any]:
     """As subprocess takes it: of a user without rights, where we are root."""
     if os.getuid() != 0:
         return {}
-    user = next(entry for entry in pwd.getpwall() if entry.pw_name in _ORDINARY)
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    user = next(known[name] for name in _ORDINARY if name in known)
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 

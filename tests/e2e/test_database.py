@@ -104,14 +104,14 @@ def test_a_grown_cluster_moves_to_postgresql_and_back_from_a_backup(cluster: Clu
     ],
 )
 def test_what_is_no_store_is_refused(cluster: Cluster, arguments: tuple[str, ...], said: str) -> None:
-    cluster.admin.path.mkdir()
+    cluster.admin.path.mkdir(mode=0o700)
     done = cluster.admin.tow(*arguments, status=2)
     assert said in done.stderr and "geheim" not in done.stderr
 
 
 def test_a_wrong_store_url_is_told_with_where_it_stands(cluster: Cluster) -> None:
     home = cluster.admin.path
-    home.mkdir()
+    home.mkdir(mode=0o700)
     (home / "server.toml").write_text('[store]\nurl = "mysql://tow:geheim@db/tow"\n')
     out = cluster.admin.tow("db", "upgrade", status=2).stderr
     assert f"{home}/server.toml: store_url begins with 'mysql': write postgresql://USER@HOST" in out

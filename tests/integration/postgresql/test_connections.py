@@ -15,7 +15,7 @@ from tests.postgres import Postgres
 
 from towline.errors import StoreError
 from towline.store.postgresql import PostgresStore
-from towline.store.postgresql.connections import LEADERS, OTHERS, connect
+from towline.store.postgresql.connections import LEADERS, OTHERS, SESSION, connect
 
 
 async def locked(url: str, table: str) -> asyncpg.Connection[Any]:
@@ -119,7 +119,7 @@ async def test_sessions_are_set_so_that_what_is_confirmed_stays(
 async def test_a_transaction_that_its_owner_forgot_is_ended(store: PostgresStore) -> None:
     """What would stand between a frozen server and its successor, were there such a transaction."""
     await store.raise_term("default")
-    frozen = await connect(store.address, idle_in_transaction_session_timeout="200ms")
+    frozen = await connect(store.address, session=SESSION | {"idle_in_transaction_session_timeout": "200ms"})
     await frozen.execute("BEGIN; UPDATE pool SET commit_no = commit_no + 1")
     assert await store.raise_term("default") == 2
     assert (await store.load("default", 2))[0].commit_no == 0

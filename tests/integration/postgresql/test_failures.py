@@ -43,7 +43,7 @@ async def test_a_restart_is_over_when_it_is_over(
             StoreError, match=r"it cannot be reached: look whether it runs|connection was lost"
         ):
             await ask
-    await asyncio.to_thread(own_server.start)
+    own_server.start()
     assert [row.id for row in await store.jobs("default", None, 9)] == ["j1"]
     await leader.commit(nodes=[rows.node("n2")])
     assert [row.id for row in await store.nodes("default")] == ["n2"]
@@ -107,7 +107,7 @@ async def test_what_refuses_a_login_is_said_without_the_password(guarded: Postgr
     assert "it cannot be reached: look whether it runs, and at host and port of store_url" in said
     assert "postgresql://app@127.0.0.1:1/towline" in said
     assert PASSWORD[:6] not in said and quote(PASSWORD, safe="") not in said
-    assert PASSWORD not in repr(vars(PostgresStore(url_of(guarded, PASSWORD))["address"]))
+    assert PASSWORD not in repr(PostgresStore(url_of(guarded, PASSWORD)).address)
 
 
 async def test_a_server_without_a_free_connection(guarded: Postgres) -> None:
@@ -137,9 +137,7 @@ async def test_a_database_that_takes_no_writes(own_server: Postgres, store: Post
                 refused.add(str(error))
         assert "it takes no writes: it is a standby" in await refusal(PostgresStore(store.address.url))
     finally:
-        own_server.run(
-            "SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only"
-        )
+        own_server.run("ALTER SYSTEM RESET default_transaction_read_only")
         own_server.run("SELECT pg_reload_conf()")
     successor = await Writing.lead(store, "default")
     await successor.commit(nodes=[rows.node("n2")])
@@ -189,7 +187,7 @@ async def test_a_full_disk_stops_commits_until_there_is_room(on_a_small_disk: Po
     assert "its disk is full: free some space" in said or "not known" in said, said
     ballast.unlink()
     if server.ended():  # it stops itself where it cannot write its log
-        await asyncio.to_thread(server.start)
+        server.start()
     while True:
         try:
             leader = await Writing.lead(store, "default")
@@ -205,7 +203,7 @@ async def test_a_standby_takes_over_and_has_every_commit(tmp_path: Path) -> None
     primary = postgres.started(synchronous_standby_names="*", synchronous_commit="local")
     standby = Postgres()
     try:
-        await asyncio.to_thread(standby.follow, primary)
+        standby.follow(primary)
         hosts = f"{primary.folder},{standby.folder}"
         store = PostgresStore(f"postgresql://towline@/towline?host={quote(hosts, safe='')}")
         await store.open()

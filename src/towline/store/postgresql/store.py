@@ -157,4 +157,5 @@ async def _send(connection: Driver, ready: Written) -> int:
 
 
 def _column_without_zeros(column: Any) -> Any:
-    return tuple(map(without_zeros, column)) if isinstance(column, tuple) else without_zeros(column)
+    many: Any = column
+    return tuple(map(without_zeros, many)) if isinstance(column, tuple) else without_zeros(column)

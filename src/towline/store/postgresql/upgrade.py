@@ -9,12 +9,12 @@ from __future__ import annotations
 from towline.errors import StoreError
 from towline.store.address import Address
 from towline.store.migrations import HEAD
-from towline.store.postgresql.connections import Driver, connect
+from towline.store.postgresql.connections import SESSION, Driver, connect
 from towline.store.postgresql.errors import EXPECTED, explain
 from towline.store.upgrade import check_known, check_open, script
 
 _LOCK = 0x746F776C0001
-SESSION_OF_UPGRADES = {
+SESSION_OF_UPGRADES = SESSION | {
     "statement_timeout": "0",
     "lock_timeout": "60s",
     "idle_in_transaction_session_timeout": "60s",
@@ -29,7 +29,7 @@ async def prepare(address: Address) -> str | None:
     """Create or upgrade the schema; cheap where nothing is to be done. Returns the revision that was there,
     None for an empty database. Raises StoreError."""
     try:
-        connection = await connect(address, **SESSION_OF_UPGRADES)
+        connection = await connect(address, session=SESSION_OF_UPGRADES)
         try:
             return await _prepare(address, connection)
         finally:
