@@ -130,7 +130,11 @@ class Several(Fleet):
         for server in others:
             shutil.copy(first.home / KEY_FILE, server.home / KEY_FILE)
             server.start(self.environ)
-        for server in self.servers:
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Until all servers that were started take requests."""
+        for server in self.up:
             until(lambda server=server: self._says_ready(server), f"{server.name} to be ready")
 
     def _open_relay(self) -> None:
