@@ -4,6 +4,9 @@ back."""
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -67,6 +70,71 @@ async def test_a_commit_whose_answer_was_lost_is_doubtful(own_server: Postgres, 
     with pytest.raises(StaleTerm):
         await leader.commit(nodes=[rows.node("n3")])
     assert [row.id for row in await store.nodes("default")] == ["n2"]
+
+
+async def test_a_database_that_stands_still_is_given_up(
+    own_server: Postgres, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one behind a network that swallows everything: nobody waits for ever, and nothing is left behind."""
+    monkeypatch.setattr("towline.store.postgresql.store.COMMIT_S", 0.3)
+    leader = await Writing.lead(store, "default")
+    await leader.submit("j1", 1)
+    for pid in own_server.children():
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreError, match=r"it does not answer.*whether the change was made is not known"):
+            await leader.commit(nodes=[rows.node("n1")])
+    finally:
+        for pid in own_server.children():
+            os.kill(pid, signal.SIGCONT)
+    successor = await Writing.lead(store, "default")
+    await successor.commit(nodes=[rows.node("n2")])
+    with pytest.raises(StaleTerm):
+        await leader.commit(nodes=[rows.node("n3")])
+    assert [row.id for row in await store.nodes("default")] in (["n1", "n2"], ["n2"])
+    assert await asyncio.to_thread(own_server.backends) <= 10
+
+
+async def test_what_was_confirmed_survives_crashes(own_server: Postgres, store: PostgresStore) -> None:
+    """The database crashes while leaders commit, at moments that nobody chose; all that was said to be there
+    is, and of the commit under way all or nothing."""
+    chosen = random.Random(5)
+    first = await Writing.lead(store, "default")
+    await first.submit("j1", 1)
+    confirmed = wanted = 0
+    reached = asyncio.Event()
+
+    async def lead(leader: Writing) -> None:
+        nonlocal confirmed
+        while True:
+            number = leader.event_no + 1
+            await leader.commit(
+                events=[rows.event(number, "j1")],
+                elements=[rows.element("j1", number)],
+                attempts=[rows.attempt("j1", number)],
+            )
+            confirmed = number
+            if confirmed >= wanted:
+                reached.set()
+
+    for _ in range(4):
+        leader = await Writing.lead(store, "default")
+        _, leader.event_no = await store.counters("default")
+        wanted = confirmed + chosen.randrange(5, 60)
+        reached.clear()
+        leading = asyncio.ensure_future(lead(leader))
+        await reached.wait()
+        await asyncio.to_thread(own_server.stop, SIGQUIT)
+        with pytest.raises(StoreError):
+            await leading
+        own_server.start()
+        _, kept = await store.counters("default")
+        assert confirmed <= kept <= confirmed + 1
+        assert [row.number for row in await store.events("default", 0, 10_000)] == list(range(1, kept + 1))
+        page = await store.elements("j1", 0, -1, 10_000)
+        assert [row.index for row in page.elements] == [row.index for row in page.attempts]
+        assert [row.index for row in page.elements] == list(range(1, kept + 1))
+        confirmed = kept
 
 
 @pytest.fixture

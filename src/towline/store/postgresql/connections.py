@@ -20,9 +20,9 @@ from towline.store.postgresql.errors import EXPECTED, explain, is_lost, moved
 LEADERS, LEASES, OTHERS = 3, 1, 6
 """Connections for commits and terms, for leases, and for everything else."""
 CONNECT_S = 3.0
-COMMAND_S, LEASE_COMMAND_S = 30.0, 4.0
-"""A command that takes longer has failed, also where the network swallows what is sent. A lease does not last
-longer than a few seconds."""
+COMMAND_S, COMMIT_S, LEASE_COMMAND_S = 30.0, 10.0, 4.0
+"""A command that takes longer has failed, also where the network swallows what is sent: of a leader's commits
+and of leases sooner, for which others wait."""
 
 _CLOSE_S = 10.0
 

@@ -15,7 +15,7 @@ from towline.store.delivery.rows import DeliveryRow
 from towline.store.port import Reservation
 from towline.store.postgresql import writes
 from towline.store.postgresql.commit import Written, written
-from towline.store.postgresql.connections import Connections, Driver, Lane
+from towline.store.postgresql.connections import COMMIT_S, Connections, Driver, Lane
 from towline.store.postgresql.errors import EXPECTED, explain, not_text
 from towline.store.postgresql.running import changed_each, run, run_in_snapshot
 from towline.store.postgresql.texts import without_zeros
@@ -148,12 +148,13 @@ class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
 async def _send(connection: Driver, ready: Written) -> int:
     """How many rows the fence found."""
     try:
-        return await connection.fetchval(ready.sql, *ready.values)
+        return await connection.fetchval(ready.sql, *ready.values, timeout=COMMIT_S)
     except Exception as error:
         if not not_text(error):
             raise
     # Refused before anything was run: no text with the character 0 is ever bound.
-    return await connection.fetchval(ready.sql, *map(_column_without_zeros, ready.values))
+    values = map(_column_without_zeros, ready.values)
+    return await connection.fetchval(ready.sql, *values, timeout=COMMIT_S)
 
 
 def _column_without_zeros(column: Any) -> Any:
