@@ -1,18 +1,34 @@
-"""Faults at random on a cluster of one server; see tests/e2e/torture.py."""
+"""Faults at random, one after another, on a small cluster; after each every promise is checked.
+
+``TOWLINE_FAULTS`` says how many, ``TOWLINE_SEED`` which.
+"""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from tests.e2e import faults
 from tests.e2e.fleet import SHORT, Fleet, Machine, Stamps
-from tests.e2e.torture import Torture, count, torment
+from tests.e2e.history import judge, settled
+from tests.e2e.home import until
 
-FAULTS = count(3)
+FAULTS = int(os.environ.get("TOWLINE_FAULTS", "3"))
+NODES = ["a", "b", "c"]
+POLICIES = ["keep", "stop", "wait"]
+ARRAY = 3
+LONGEST_S = 9.0
+"""Longer than it takes until a node is lost."""
+ROLES = [("agent",), ("keeper",), ("supervisor",), ("agent", "keeper"), ("agent", "supervisor"),
+         ("keeper", "supervisor"), ("agent", "keeper", "supervisor")]  # fmt: skip
+HOUR_S = 3600
 pytestmark = [
     pytest.mark.containers,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are for root"),
@@ -20,15 +36,119 @@ pytestmark = [
 ]
 
 
-class OneServer(Torture):
+class Torture:
+    """What may be done to a cluster; each does it, waits a while, and takes it back."""
+
     def __init__(self, fleet: Fleet, chance: random.Random) -> None:
         self.server_disk = faults.Disk(fleet.home, 200)
         fleet.serve()
-        super().__init__(fleet, chance)
+        self.fleet = fleet
+        self._order = chance
+        self._local = threading.local()
+        self._one_at_a_time = threading.Lock()
+        self.machines = [fleet.make(name) for name in NODES]
+        self.disks = {machine.name: faults.Disk(machine.home, 48) for machine in self.machines}
+        self.clocks = {machine.name: faults.Clock(machine) for machine in self.machines}
+        self._waiting: list[Callable[[Machine], str]] = []
+        self._called = 0
+        fleet.start(*self.machines)
+
+    def faults(self) -> list[Callable[[Machine], str]]:
+        of_nodes = [self.cut, self.flap, self.lose, self.freeze, self.kill, self.power, self.fill, self.jump]
+        return [*of_nodes, *self.of_server()]
 
     def of_server(self) -> list[Callable[[Machine], str]]:
-        own = [self.kill_server, self.stop_server, self.freeze_server, self.fill_server]
-        return [*own, *super().of_server()]
+        """These are about the server, or need one."""
+        return [self.kill_server, self.stop_server, self.freeze_server, self.fill_server, self.drain]
+
+    def one(self) -> str:
+        """One of them, or on every third call two at once, on two machines."""
+        self._called += 1
+        machines = self._order.sample(self.machines, k=2 if self._called % 3 == 0 else 1)
+        with ThreadPoolExecutor() as threads:
+            strikes = [
+                threads.submit(self._strike, self._next(), each, self._order.random()) for each in machines
+            ]
+            return " and ".join(strike.result() for strike in strikes)
+
+    def _next(self) -> Callable[[Machine], str]:
+        self._waiting = self._waiting or self._order.sample(self.faults(), k=len(self.faults()))
+        return self._waiting.pop()
+
+    def _strike(self, fault: Callable[[Machine], str], machine: Machine, seed: float) -> str:
+        self._local.chance = random.Random(seed)
+        if fault not in self.of_server():
+            return f"{machine.name} {fault(machine)}"
+        with self._one_at_a_time:
+            return fault(machine)
+
+    @property
+    def chance(self) -> random.Random:
+        """Of this thread, so that a seed stands for the same faults whatever threads there are."""
+        return self._local.chance
+
+    def _while(self) -> float:
+        lasted_s = self.chance.uniform(0.3, LONGEST_S)
+        time.sleep(lasted_s)
+        return lasted_s
+
+    def cut(self, machine: Machine) -> str:
+        ways = self.chance.choice(("in", "out", "both"))
+        machine.cut_off(ways)
+        lasted_s = self._while()
+        machine.heal()
+        return f"{ways} cut for {lasted_s:.1f} s"
+
+    def flap(self, machine: Machine) -> str:
+        with faults.flapping(machine, self.chance, 3.0):
+            return f"flapped for {self._while():.1f} s"
+
+    def lose(self, machine: Machine) -> str:
+        share = self.chance.uniform(0.2, 0.5)
+        machine.lose(share)
+        lasted_s = self._while()
+        machine.heal()
+        return f"lost {share:.0%} of all packets for {lasted_s:.1f} s"
+
+    def freeze(self, machine: Machine) -> str:
+        role = self.chance.choice(("agent", "keeper", "supervisor"))
+        machine.signal(signal.SIGSTOP, role)
+        lasted_s = self._while()
+        machine.signal(signal.SIGCONT, role)
+        return f"{role} frozen for {lasted_s:.1f} s"
+
+    def kill(self, machine: Machine) -> str:
+        roles = self.chance.choice(ROLES)
+        machine.signal(signal.SIGKILL, *roles)
+        lasted_s = self._while()
+        if "agent" in roles:
+            machine.start()
+        return f"{', '.join(roles)} killed {lasted_s:.1f} s ago"
+
+    def power(self, machine: Machine) -> str:
+        faults.power_off(machine)
+        lasted_s = self._while()
+        faults.power_on(machine)
+        return f"without power for {lasted_s:.1f} s"
+
+    def fill(self, machine: Machine) -> str:
+        self.disks[machine.name].fill()
+        lasted_s = self._while()
+        self.disks[machine.name].free()
+        return f"disk full for {lasted_s:.1f} s"
+
+    def jump(self, machine: Machine) -> str:
+        by_s = self.chance.choice((-1, 1)) * self.chance.randint(1, HOUR_S)
+        self.clocks[machine.name].jump(by_s)
+        self._while()
+        return f"clock {by_s:+d} s"
+
+    def drain(self, machine: Machine) -> str:
+        drained = self.fleet.ask("POST", f"/v1/nodes/{machine.name}/drain", json={"deadline": "500ms"})
+        assert drained.status_code == 200, drained.text
+        lasted_s = self._while()
+        assert self.fleet.ask("POST", f"/v1/nodes/{machine.name}/undrain").status_code == 200
+        return f"{machine.name} drained for {lasted_s:.1f} s"
 
     def kill_server(self, _: Machine) -> str:
         self.fleet.kill_server()
@@ -71,5 +191,35 @@ def fleet() -> Iterator[Fleet]:
 
 def test_random_faults_break_no_promise(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> None:
     seed = faults.seed()
+    print(f"TOWLINE_SEED={seed}")  # noqa: T201
+    chance = random.Random(seed)
     stamps = Stamps(tmp_path_factory.mktemp("shared") / "stamps")
-    torment(OneServer(fleet, random.Random(seed)), stamps, FAULTS, seed=seed)
+    endure(Torture(fleet, chance), stamps, chance, FAULTS, seed)
+
+
+def endure(torture: Torture, stamps: Stamps, chance: random.Random, count: int, seed: int) -> None:
+    fleet = torture.fleet
+    for number in range(count):
+        tasks = {f"{policy}{number}": _task(stamps, chance, policy) for policy in POLICIES}
+        job = fleet.submit(f"round{number}", key=f"round{number}", **tasks)
+        until(lambda: any(stamps.attempts(name) for name in tasks), "something to run")  # noqa: B023
+        told = torture.one()
+        print(f"fault {number}: {told}: ", end="", flush=True)  # noqa: T201
+        until(lambda: all(fleet.state(name) == "ready" for name in NODES), "all nodes to be back")
+        until(lambda: fleet.get(f"/v1/jobs/{job}")["ended_at"], "the job to end")  # noqa: B023
+        broken = judge(settled(fleet, stamps, [job]))
+        verdict = "; ".join(broken) or "all promises kept"
+        print(verdict, flush=True)  # noqa: T201
+        assert not broken, f"TOWLINE_SEED={seed}, fault {number}: {told}"
+
+
+def _task(stamps: Stamps, chance: random.Random, policy: str) -> dict[str, Any]:
+    return stamps.task(
+        *NODES,
+        code=chance.choice((0, 0, 3)),
+        every_s=0.02,
+        lasts_s=chance.uniform(1, 6),
+        array=ARRAY,
+        grace="1s",
+        on_disconnect=policy,
+    )
