@@ -57,6 +57,8 @@ place once it is open; twice as many for the next one, until one is welcomed."""
 MOST_BEATS = 16
 MOST_MOVES = 4
 """So often in a row an agent goes at once where it is sent: servers may point at each other for a moment."""
+SOON_TRIES = 8
+"""After so many tries in a row it takes longer than a change of leaders."""
 APART_S = 1.0
 """Where there are several servers, the next one is asked when one has not answered for so long."""
 OPEN_TIMEOUT_S = 30.0
@@ -268,10 +270,10 @@ class Link:
         more = not opened and self._servers is not None and self._servers.has_more
         moved, self._moved = self._moved and self._moves < MOST_MOVES, False
         self._moves = self._moves + 1 if moved else 0
-        if self._retry_s is None:
-            wait_s = random.uniform(0, self._pauses.bound_s(self._tries, self._crowded))
-        else:  # it was told when, as others were
-            wait_s = random.uniform(0, self._pauses.first_s) + self._retry_s
+        bound_s = self._pauses.bound_s(self._tries, self._crowded)
+        if self._retry_s is not None and self._tries < SOON_TRIES:  # it was told when, as others were
+            bound_s = self._pauses.first_s
+        wait_s = random.uniform(0, bound_s) + (self._retry_s or 0)
         if not moved and not more:
             await asyncio.sleep(wait_s)
         self._tries += 1

@@ -31,6 +31,12 @@ T = TypeVar("T")
 Work = Callable[[Driver], Awaitable[T]]
 
 
+def _heard(task: asyncio.Future[Any]) -> None:
+    """A failure of what nobody waits for any more is no news."""
+    if not task.cancelled():
+        task.exception()
+
+
 class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
     """A ``Store`` (see the port) in the database that ``url`` names (``postgresql://…``).
 
@@ -66,7 +72,9 @@ class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
         if self._closed:
             raise StoreError("the store is closed")
         if writing:
-            return await asyncio.shield(asyncio.ensure_future(self._done(lane, work, doubtful=True)))
+            doing = asyncio.ensure_future(self._done(lane, work, doubtful=True))
+            doing.add_done_callback(_heard)
+            return await asyncio.shield(doing)
         return await self._done(lane, work, doubtful=False)
 
     async def _done(self, lane: Lane, work: Work[T], *, doubtful: bool) -> T:
