@@ -5,7 +5,6 @@ The database is reached over TCP through a relay on the bridge, so that a server
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -13,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -247,34 +247,35 @@ def _how(pid: int) -> str:
     return f"state {found[0]}, {found[11]} and {found[12]} ticks"
 
 
-async def relay(host: str, port: int, target: str) -> None:
-    """Carry each connection on to the Unix socket ``target``."""
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            inner, outer = await asyncio.open_unix_connection(target)
-        except OSError:
-            writer.close()
-            return
-        both = [asyncio.ensure_future(_copy(reader, outer)), asyncio.ensure_future(_copy(inner, writer))]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        for task in both:
-            task.cancel()
-        for each in (writer, outer):
-            each.close()
-
-    server = await asyncio.start_server(carry, host, port)
+def relay(host: str, port: int, target: str) -> None:
+    """Carry each connection on to the Unix socket ``target``, with two threads of its own."""
+    listener = socket.create_server((host, port), backlog=128)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    await server.serve_forever()
+    while True:
+        outer, _ = listener.accept()
+        outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        inner = socket.socket(socket.AF_UNIX)
+        try:
+            inner.connect(target)
+        except OSError:
+            inner.close()
+            outer.close()
+            continue
+        for one, other in ((outer, inner), (inner, outer)):
+            threading.Thread(target=_copy, args=(one, other), daemon=True).start()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def _copy(one: socket.socket, other: socket.socket) -> None:
+    """Until either end closes; then both are closed."""
     with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
+        while data := one.recv(65536):
+            other.sendall(data)
+    for each in (one, other):
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+    one.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(relay(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+    relay(sys.argv[1], int(sys.argv[2]), sys.argv[3])
