@@ -23,9 +23,12 @@ from towline.runtime.cgroups import find_cgroups
 from towline.runtime.oci.engine import ENGINES
 from towline.runtime.oci.overlay import ROOTS
 
-pytestmark = pytest.mark.one_machine(
-    "kills this machine's processes by their roles; test_recovery.py and test_takeover.py do so in clusters"
-)
+pytestmark = [
+    pytest.mark.own_home,
+    pytest.mark.one_machine(
+        "kills this machine's processes by their roles; test_recovery.py and test_takeover.py do so in clusters"
+    ),
+]
 ROUNDS = int(os.environ.get("TOWLINE_KILLS", "30"))
 NO_SERVER = 3
 ELEMENTS = 300

@@ -12,6 +12,7 @@ SLOTS = 8
 HELD = "while [ ! -e /marks/go ]; do sleep 0.1; done"
 pytestmark = [
     pytest.mark.containers,
+    pytest.mark.own_home,
     pytest.mark.one_machine("counts what one node has"),
 ]
 

@@ -16,7 +16,7 @@ STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
 
 def running_job(home: Home) -> str:
     """The id of the only job, once its element has written something."""
-    (job,) = until(lambda: home.json("jobs")["jobs"], "the job is there")
+    (job,) = until(home.jobs, "the job is there")
     follower = home.start("logs", job["id"], "-f")
     assert follower.stdout is not None
     assert follower.stdout.readline() == "ready\n"
