@@ -22,6 +22,8 @@ from towline.cli.doctor import processes_of
 
 TOW = [warm.TOW]
 LONG_S = 120
+SOONEST_S, LATEST_S = 0.02, 0.2
+"""Between two looks at what is waited for."""
 
 
 class Maker:
@@ -207,11 +209,13 @@ def _journal(path: Path) -> str:
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = LONG_S) -> Any:
-    """Wait until something outside of this process is so; returns the first true value."""
-    deadline = time.monotonic() + timeout_s
+    """Wait until something outside of this process is so; returns the first true value. To ask costs CPU
+    time, here and there: what takes long is asked for less often, and noticed at most a tenth later."""
+    began_s = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain for: {what}"
-        time.sleep(0.02)
+        waited_s = time.monotonic() - began_s
+        assert waited_s < timeout_s, f"waited {timeout_s} s in vain for: {what}"
+        time.sleep(min(max(SOONEST_S, waited_s / 10), LATEST_S))
     return value
 
 
