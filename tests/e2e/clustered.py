@@ -94,7 +94,6 @@ class ClusterHome(Home):
         return [Home(machine.home, self.work) for machine in self.fleet.machines.values()]
 
 
-
 def started(environ: dict[str, str], mounts: str) -> Fleet:
     """A server with two agents."""
     made = Fleet(environ, mounts, reachable=True)

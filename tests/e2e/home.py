@@ -7,7 +7,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +102,8 @@ class Home:
 
     def jobs(self) -> list[dict[str, Any]]:
         """Those of this test, newest first."""
-        names = [job["id"] for job in (found := self.json("jobs", "-n", "1000")["jobs"])]
+        found: list[dict[str, Any]] = self.json("jobs", "-n", "1000")["jobs"]
+        names = [job["id"] for job in found]
         return found[: names.index(self.newest) if self.newest in names else None]
 
     # --- what can be seen from outside -----------------------------------------------------------

@@ -26,7 +26,7 @@ from towline.runtime.oci.overlay import ROOTS
 pytestmark = [
     pytest.mark.own_home,
     pytest.mark.one_machine(
-        "kills this machine's processes by their roles; test_recovery.py and test_takeover.py do so in clusters"
+        "kills this machine's processes by role; test_recovery.py and test_takeover.py do so in clusters"
     ),
 ]
 ROUNDS = int(os.environ.get("TOWLINE_KILLS", "30"))

@@ -34,10 +34,10 @@ from typing import Any, NoReturn
 
 TOW = str(Path(sys.executable).with_name("tow"))
 _LOADED = (
-    "towline.cli.main", "towline.client.local", "towline.client.sync", "towline.client.submission",
+    "towline.client.local", "towline.client.sync", "towline.client.submission",
     "towline.cli.screen.display", "towline.client.cluster.access", "towline.client.cluster.nodes",
 )  # fmt: skip
-"""What commands load when they need it."""
+"""What commands load when they need it, besides their own modules."""
 _AT_START = ("PYTHON", "LC_", "LANG", "LD_")
 """Variables that a program reads before its first line runs."""
 _MOST_BYTES = 1 << 18
@@ -50,9 +50,7 @@ def is_fit(env: Mapping[str, str], options: Mapping[str, Any]) -> bool:
     if os.environ.get("TOWLINE_TEST_COLD") or options.keys() - {"input", "text"}:
         return False
     return all(
-        env.get(name) == os.environ.get(name)
-        for name in {*env, *os.environ}
-        if name.startswith(_AT_START)
+        env.get(name) == os.environ.get(name) for name in {*env, *os.environ} if name.startswith(_AT_START)
     )
 
 
@@ -74,8 +72,8 @@ def _parent() -> socket.socket:
 
 
 def run(
-    arguments: list[str], *, env: Mapping[str, str], cwd: Path, timeout: float, input: str | bytes | None = None,
-    text: bool = True,
+    arguments: list[str], *, env: Mapping[str, str], cwd: Path, timeout: float,
+    input: str | bytes | None = None, text: bool = True,
 ) -> subprocess.CompletedProcess[Any]:  # fmt: skip
     """As subprocess.run with ``capture_output``. Raises TimeoutExpired."""
     with _busy:
@@ -118,7 +116,7 @@ def _ask(
 
 def _feed(descriptor: int | None, data: bytes) -> None:
     if descriptor is not None:
-        with contextlib.suppress(BrokenPipeError), open(descriptor, "wb") as pipe:
+        with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:
             pipe.write(data)
 
 
@@ -181,9 +179,9 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> Callable[[], objec
         os.dup2(descriptor, number)
         os.close(descriptor)
     # As an interpreter makes them at its start.
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
@@ -205,6 +203,8 @@ def start() -> Callable[[], object] | None:
     os.close(null)
     for name in _LOADED:
         import_module(name)
+    for name in import_module("towline.cli.main").COMMANDS:
+        import_module(f"towline.cli.{name}")
     gc.collect()
     gc.freeze()  # the collector of a child touches none of it, so that it stays shared
     return serve(asking)

@@ -66,8 +66,8 @@ class _Held:
 
 
 class Uploads:
-    """``told`` is given the end of each, when it is to be told, and before that why it waits. Until ``welcomed`` nothing is sent;
-    ``holding``: whether what ends before that is held."""
+    """``told`` is given the end of each, when it is to be told, and before that why it waits. Until
+    ``welcomed`` nothing is sent; ``holding``: whether what ends before that is held."""
 
     def __init__(
         self,

@@ -184,8 +184,8 @@ def _unsealed(attempt: AttemptKey, data: bytes) -> Manifest:
 
 def _damaged(attempt: AttemptKey, why: str) -> Damaged:
     return Damaged(
-        f"What attempt {attempt_id(attempt)} wrote is damaged in the object store: {why}. Look at its disk or "
-        "bucket, and run the element again with tow retry."
+        f"What attempt {attempt_id(attempt)} wrote is damaged in the object store: {why}. Look at its disk "
+        "or bucket, and run the element again with tow retry."
     )
 
 

@@ -1,9 +1,9 @@
 """How many blobs a server takes at a time: each is in memory until it is on the disk, and the others wait in
 the network.
 
-A node has a few of the places at most, and slow ones together half of them: what has not come after a while is
-slow, and where half of the places are taken by such already, it is sent away. Those that were slow before it
-come to their end, so that every node gets on, and the other half is for those that are quick.
+A node has a few of the places at most, and slow ones together half of them: what has not come after a while
+is slow, and where half of the places are taken by such already, it is sent away. Those that were slow before
+it come to their end, so that every node gets on, and the other half is for those that are quick.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Taking:
 
     @asynccontextmanager
     async def arriving(self) -> AsyncGenerator[None, None]:
-        """Around what waits for the network, in a place. Raises Unavailable where it is slow, and enough others
-        are."""
+        """Around what waits for the network, in a place. Raises Unavailable where it is slow, and enough
+        others are."""
         limit = asyncio.timeout(None)
         loop = asyncio.get_running_loop()
         counted = False
@@ -59,7 +59,8 @@ class Taking:
             if not limit.expired():
                 raise
             raise Unavailable(
-                f"It has not come in {SLOW_AFTER_S:.0f} s, and {SLOW_AT_ONCE} others are as slow: bring it again."
+                f"It has not come in {SLOW_AFTER_S:.0f} s, and {SLOW_AT_ONCE} others are as slow: "
+                "bring it again."
             ) from None
         finally:
             timer.cancel()
