@@ -229,6 +229,9 @@ def main() -> None:
         command()
     except SystemExit as ended:
         status = ended.code
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         traceback.print_exc()
         status = 1
