@@ -34,6 +34,8 @@ NO_SERVER = 3
 ELEMENTS = 300
 """Of one array; of containers, which take longer to start, a third."""
 PATIENCE_S = 15 * ROUNDS
+PAUSE_S = 0.2
+"""Between commands: without it they would take a CPU for themselves, and what is tested the other."""
 
 # An element holds its own folder while it runs: a second copy of it would not get it, and tells.
 HELD = """
@@ -131,6 +133,7 @@ def test_random_kills_lose_nothing_and_leave_nothing(home: Home, task: Maker) ->
     with killer.at_work():
         while killer.kills < ROUNDS:
             stream.tend()
+            time.sleep(PAUSE_S)
             assert time.monotonic() < until_s, (seed, killer.kills, home.situation(*stream.unfinished))
     for job, folder in stream.folders.items():
         check(home, job, folder, task, f"seed {seed}")
