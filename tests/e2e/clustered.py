@@ -7,8 +7,10 @@ A test that cannot apply there is marked ``one_machine`` with the reason.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,14 @@ NODES = ("n1", "n2")
 
 
 class ClusterHome(Home):
-    """Its cluster is there with the first command: that of all tests, or one of its own where ``env`` has
-    other settings by then. A server or agent that has died is started again before the next command."""
+    """Its cluster is there with the first command: that of all tests, or one of its own (``alone``, or where
+    ``env`` has other settings by then). A server or agent that has died is started again before the next command."""
 
-    def __init__(self, work: Path, shared: Callable[[], Fleet]) -> None:
+    def __init__(self, work: Path, shared: Callable[[], Fleet], *, alone: bool) -> None:
         super().__init__(Path("/nonexistent"), work)
         self._given = dict(self.env)
         self._shared = shared
+        self._alone = alone
         self._fleet: Fleet | None = None
         self.own: Fleet | None = None
         self.before: dict[str, list[int]] = {}
@@ -38,7 +41,7 @@ class ClusterHome(Home):
     def fleet(self) -> Fleet:
         if self._fleet is None:
             told = settings(self._given, self.env)
-            if told:
+            if told or self._alone:
                 self.own = self._fleet = started(told, str(self.work))
             else:
                 self._fleet = self._shared()
@@ -48,9 +51,11 @@ class ClusterHome(Home):
             self.env |= access(self._fleet)
         return self._fleet
 
-    def _ready(self) -> None:
+    def ready(self) -> None:
         fleet = self.fleet
         assert fleet.server is not None
+        if was_killed(fleet.server.pid):
+            fleet.server.wait()
         if fleet.server.poll() is not None:
             fleet.serve()
         for machine in fleet.machines.values():
@@ -61,13 +66,13 @@ class ClusterHome(Home):
     def tow(
         self, *arguments: str, status: int | None = 0, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        self._ready()
+        self.ready()
         done = super().tow(*arguments, status=None, **options)
         assert status is None or done.returncode == status, (arguments, done, self.log())
         return done
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        self._ready()
+        self.ready()
         return super().start(*arguments, **options)
 
     def is_untouched(self) -> bool:
@@ -108,12 +113,14 @@ def started(environ: dict[str, str], mounts: str) -> Fleet:
 
 def access(fleet: Fleet) -> dict[str, str]:
     """What a command has to know of it."""
-    authority = fleet.folder / "authority.pem"
-    authority.write_text(fleet.http.get("/v1/authority").text)
-    answer = fleet.http.post("/v1/tokens", json={"name": "test", "role": "admin"}).json()
+    authority, token = fleet.folder / "authority.pem", fleet.folder / "token"
+    if not token.exists():
+        authority.write_text(fleet.http.get("/v1/authority").text)
+        made = fleet.http.post("/v1/tokens", json={"name": "test", "role": "admin"}).raise_for_status()
+        token.write_text(made.json()["token"])
     return {
         "TOWLINE_SERVER": f"https://{fleet.address}",
-        "TOWLINE_TOKEN": answer["token"],
+        "TOWLINE_TOKEN": token.read_text(),
         "TOWLINE_CA": str(authority),
         "TOWLINE_HOME": str(fleet.folder / "u"),
     }
@@ -126,6 +133,15 @@ def processes(fleet: Fleet) -> dict[str, list[int]]:
     return {"server": server} | {node.name: node.pids("agent", "keeper", "supervisor") for node in nodes}
 
 
+def was_killed(pid: int) -> bool:
+    """Whether SIGKILL is on its way to a process, which lives for a moment more."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        pending = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
+        return any(mask >> (signal.SIGKILL - 1) & 1 for mask in pending)
+    return False
+
+
 class FleetLender(Lender):
     """Lends the cluster of all tests."""
 
@@ -134,8 +150,8 @@ class FleetLender(Lender):
         self._mounts = str(mounts)
         self._fleet: Fleet | None = None
 
-    def lend(self, work: Path) -> ClusterHome:
-        return ClusterHome(work, self._lent)
+    def lend(self, work: Path, *, alone: bool = False) -> ClusterHome:
+        return ClusterHome(work, self._lent, alone=alone)
 
     def _lent(self) -> Fleet:
         if self._fleet is None:

@@ -56,6 +56,9 @@ class Home:
         """The newest job that was there before the test; None: there was none."""
         self._started: list[subprocess.Popen[str]] = []
 
+    def ready(self) -> None:
+        """For a command that a test starts itself, with ``env``."""
+
     # --- commands --------------------------------------------------------------------------------
     def tow(
         self, *arguments: str, status: int | None = 0, **options: Any

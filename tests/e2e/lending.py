@@ -37,8 +37,10 @@ class Lender:
         self._path: Path | None = None
         self._before: dict[str, list[int]] = {}
 
-    def lend(self, work: Path) -> Home:
-        """``work`` is the folder of the test."""
+    def lend(self, work: Path, *, alone: bool = False) -> Home:
+        """``work`` is the folder of the test. ``alone``: no other test has been there."""
+        if alone:
+            self.close()
         if self._path is None:
             self._path = new_folder()
         home = Home(self._path, work)

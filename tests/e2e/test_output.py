@@ -12,6 +12,7 @@ CLOSED_OR_FULL = [">/dev/full", ">&-"]
 
 def shell(home: Home, line: str) -> subprocess.CompletedProcess[str]:
     """Run a line in which $TOW is the command."""
+    home.ready()
     return subprocess.run(
         ["sh", "-c", line],
         env={**home.env, "TOW": TOW[0]},
@@ -39,7 +40,14 @@ def test_unwritable_stdout_is_one_sentence_and_a_failure(home: Home, script: Mak
     write = "echo $TOW_INDEX; head -c 3000000 /dev/zero > $TOW_OUT/big"
     job = home.submit({"a": script(write, array=2)})
     home.tow("wait", job)
-    commands = ["jobs -n 1000", "jobs --json", f"job {job}", f"logs {job}", f"logs {job} -f", f"logs {job}/a.1"]
+    commands = [
+        "jobs -n 1000",
+        "jobs --json",
+        f"job {job}",
+        f"logs {job}",
+        f"logs {job} -f",
+        f"logs {job}/a.1",
+    ]
     commands.append(f"artifacts get {job}/a.1 big -o -")
     for command in commands:
         assert_one_sentence(shell(home, f'"$TOW" {command} {where}'))

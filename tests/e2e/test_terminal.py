@@ -102,6 +102,7 @@ def on_terminal(home: Home, *arguments: str) -> tuple[int, str]:
 
 
 def test_one_interrupt_ends_a_question(home: Home) -> None:
+    home.ready()
     ours, theirs = pty.openpty()
     command = subprocess.Popen(
         [*home.program, "secret", "set", "x"],
