@@ -25,7 +25,8 @@ NODES = ("n1", "n2")
 
 class ClusterHome(Home):
     """Its cluster is there with the first command: that of all tests, or one of its own (``alone``, or where
-    ``env`` has other settings by then). A server or agent that has died is started again before the next command."""
+    ``env`` has other settings by then). A server or agent that has died is started again before the next
+    command."""
 
     def __init__(self, work: Path, shared: Callable[[], Fleet], *, alone: bool) -> None:
         super().__init__(Path("/nonexistent"), work)

@@ -39,8 +39,8 @@ def lender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lender]:
 
 @pytest.fixture
 def home(request: pytest.FixtureRequest, tmp_path: Path, lender: Lender) -> Iterator[Home]:
-    """One that tests have one after the other, or the test's own where it is marked ``own_home``. In a cluster
-    it is the test's own where it has settings, or where the mark says ``own_home("cluster")``."""
+    """One that tests have one after the other, or the test's own where it is marked ``own_home``. In a
+    cluster it is the test's own where it has settings, or where the mark says ``own_home("cluster")``."""
     own = request.node.get_closest_marker("own_home")
     if own and not CLUSTERED:
         made = Home(new_folder(), tmp_path)
