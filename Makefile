@@ -68,6 +68,7 @@ torture: setup ## Run thousands of simulated histories and hundreds of faults (a
 	$(BIN)/python -m towline.simulation 0 9999
 	TOWLINE_KILLS=200 $(BIN)/pytest tests/e2e/test_kill.py
 	TOWLINE_EPISODES=20 $(BIN)/pytest tests/e2e/test_recovery.py --timeout 3000
+	TOWLINE_FULL_TIMES=1 $(BIN)/pytest tests/e2e/test_recovery.py --timeout 3000
 	TOWLINE_ALONE_S=600 TOWLINE_LOSSY_S=240 $(BIN)/pytest tests/e2e/test_recovery_endurance.py
 	TOWLINE_FAULTS=300 $(BIN)/pytest -s tests/e2e/test_recovery_torture.py
 	TOWLINE_OOMS=200 $(BIN)/pytest tests/integration/test_container_endings.py --timeout 1200
