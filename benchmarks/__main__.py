@@ -14,6 +14,7 @@ import msgspec
 from benchmarks import (
     alone,
     artifacts,
+    commits,
     containers,
     core,
     dag,
@@ -28,11 +29,12 @@ from benchmarks import (
     throughput,
     usage,
 )
-from benchmarks.clusters import finished, links, rates
+from benchmarks.clusters import finished, links, rates, takeover
 from benchmarks.figures import Options, Report, table, verdict
 
 BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "core": core.run,
+    "commits": commits.run,
     "scheduler-core": scheduler_core.run,
     "placement": placement.run,
     "packing": packing.run,
@@ -53,6 +55,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "cluster-crun": rates.crun,
     "links": links.run,
     "finished": finished.run,
+    "takeover": takeover.run,
 }
 
 

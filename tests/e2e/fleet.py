@@ -220,6 +220,9 @@ class Fleet:
         return self.machines[name]
 
     # --- what it says -------------------------------------------------------------------------------
+    def ask(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        return self.http.request(method, path, **more)
+
     def get(self, path: str, **query: Any) -> Any:
         answer = self.http.get(path, params=query)
         assert answer.status_code == 200, answer.text
@@ -231,7 +234,7 @@ class Fleet:
         path = f"/v1/jobs/{job}/tasks/{task}/elements/{index}/logs"
         until_s = time.monotonic() + LONG_S
         while True:
-            answer = self.http.get(path, params={"stream": "stdout"})
+            answer = self.ask("GET", path, params={"stream": "stdout"})
             assert answer.status_code == 200, answer.text
             lines = [json.loads(line) for line in answer.text.splitlines()]
             away = any("is not connected" in (line.get("note") or "") for line in lines)

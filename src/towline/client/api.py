@@ -45,6 +45,9 @@ PATIENCE_S = 30.0
 NAMESPACE_VARIABLE = "TOWLINE_NAMESPACE"
 """For those who may work in all namespaces: the one that is meant."""
 _READ_WAIT_S = 75.0
+_CONNECT_S = 10.0
+_NEXT_S = 3.0
+"""Where several servers are known, one that takes no connection for so long is not waited for."""
 
 T = TypeVar("T")
 
@@ -99,6 +102,8 @@ class Client:
         self._patience_s = patience_s
         self._waiting = waiting
         self._told = False
+        self._server = 0
+        """Which of several servers is asked."""
         self._seen: set[str] = set()
         """Ids of jobs that a server has shown: one that does not know them has another store."""
         self._http = self._open()
@@ -111,7 +116,7 @@ class Client:
 
     def _opened_pool(self) -> httpx2.AsyncClient:
         if isinstance(self._at, Remote):
-            return self._at.open(httpx2.Timeout(_READ_WAIT_S, connect=10.0))
+            return self._at.open(httpx2.Timeout(_READ_WAIT_S, connect=self._connect_s))
         return httpx2.AsyncClient(
             transport=httpx2.AsyncHTTPTransport(
                 uds=self._at,
@@ -119,9 +124,13 @@ class Client:
                 limits=httpx2.Limits(max_connections=100, max_keepalive_connections=20),
             ),
             base_url="http://tow",
-            timeout=httpx2.Timeout(_READ_WAIT_S, connect=10.0),
+            timeout=httpx2.Timeout(_READ_WAIT_S, connect=self._connect_s),
             trust_env=False,
         )
+
+    @property
+    def _connect_s(self) -> float:
+        return _NEXT_S if isinstance(self._at, Remote) and len(self._at.urls) > 1 else _CONNECT_S
 
     @property
     def at(self) -> str | Remote:
@@ -283,18 +292,25 @@ class Client:
 
     @asynccontextmanager
     async def stream(
-        self, path: str, *, method: str = "GET", body: object = None, **query: object
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        body: object = None,
+        silence_s: float | None = None,
+        **query: object,
     ) -> AsyncGenerator[AsyncIterator[bytes], None]:
-        """The body of an answer, chunk by chunk. Raises Unavailable where it breaks off."""
-        response = await self._opened(method, path, query, body)
+        """The body of an answer, chunk by chunk. Raises Unavailable where it breaks off, or nothing comes for
+        ``silence_s``."""
+        response = await self._opened(method, path, query, body, silence_s)
         # Closed from the inside out, now and not when the garbage collector comes by.
         async with aclosing(response), aclosing(_unbroken(response)) as chunks:
             yield chunks
 
     async def _opened(
-        self, method: str, path: str, query: Mapping[str, object], body: object
+        self, method: str, path: str, query: Mapping[str, object], body: object, silence_s: float | None
     ) -> httpx2.Response:
-        endless = httpx2.Timeout(_READ_WAIT_S, read=None)
+        endless = httpx2.Timeout(_READ_WAIT_S, connect=self._connect_s, read=silence_s)
         with self._patience() as patience:
             while True:
                 request = self._http.build_request(
@@ -350,6 +366,7 @@ class Client:
         """Start a server if nobody answers, or wait; raises Unavailable when patience ends."""
         if isinstance(self._at, Remote):
             self._at.explain(error)
+            self._ask_next(self._at.urls)
         patience.failed()
         if patience.ended:
             answered = isinstance(error, Unavailable)
@@ -358,6 +375,12 @@ class Client:
         if isinstance(error, httpx2.TransportError) and self._start is not None:
             await self._start()
         await patience.wait(error.retry_after_s if isinstance(error, _Busy) else None)
+
+    def _ask_next(self, urls: tuple[str, ...]) -> None:
+        """Of several servers another one: this one is dead, or cannot do it now."""
+        if len(urls) > 1:
+            self._server = (self._server + 1) % len(urls)
+            self._http.base_url = urls[self._server]
 
 
 class _Busy(Unavailable):

@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from towline.coordination.zookeeper import Ensemble
 from towline.core.lease import Silence, check_times
 from towline.errors import RequestError, WrongSetting
 from towline.identity.joining import PORT
 from towline.model.units import parse_bytes, parse_duration
 from towline.server.webhooks.targets import Targets
+from towline.store.address import Address
 from towline.wire.messages import LeaseTimes
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -39,6 +41,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     home: Path
     pool: str = "default"
+    store_url: str = ""
+    """``postgresql://USER@HOST/DATABASE``, which several servers may share; empty: SQLite in the home."""
+    coordination_url: str = ""
+    """``zk://HOST1,HOST2,HOST3/PATH``: where servers that share a store keep their leases; empty: in it."""
     listen: str = ""
     """HOST:PORT where other machines reach this server, over TLS; empty: nowhere."""
     address: str = ""
@@ -67,6 +73,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     object_store: str = ""
     """Where a cluster's artifacts are kept: s3://…, gs://…, az://… or file:///…; empty: a folder of the
     home."""
+    shared_files: bool = False
+    """Where several servers share a store: object_store is a folder that all of them have."""
     retention_logs: str = "50Gi"
     """Output that nodes have shipped takes so much at most: that of the oldest ended attempts goes first."""
     placement_policy: str = "headroom"
@@ -88,6 +96,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node that is silent for so long is lost, and what has on_disconnect: stop runs elsewhere."""
     lost_after_keep: str = ""
     """After so long what has on_disconnect: keep runs elsewhere; empty: as lost_after."""
+    leadership_lease: str = "5s"
+    """Where several servers share a store: so long after the last renewal of a leader another one leads."""
     maintenance: str = "10m"
     """Where the server is stopped, what has on_disconnect: stop goes on for so long."""
     backoff_first_ms: Count = 50
@@ -96,18 +106,26 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         _ = self.usage_half_life_ms, self.retention_logs_bytes, self.targets
-        _ = self.lease, self.heartbeat_ms, self.silence, self.maintenance_ms
+        _ = self.lease, self.heartbeat_ms, self.silence, self.maintenance_ms, self.leadership_ms
         for name in ("listen", "address"):
             if getattr(self, name):
                 host_and_port(getattr(self, name), name)
+        if self.store_url:
+            Address(self.store_url)
+        if self.coordination_url:
+            Ensemble(self.coordination_url)
         if self.backoff_first_ms > self.backoff_max_ms:
             raise ValueError(
                 f"backoff_first_ms ({self.backoff_first_ms}) is above backoff_max_ms "
                 f"({self.backoff_max_ms}): lower the first or raise the second"
             )
 
-    def check_lease(self) -> None:
+    def check_together(self) -> None:
         """Raises ValueError, which names the settings, where they do not go together."""
+        if self.coordination_url and not self.store_url:
+            raise ValueError(
+                "coordination_url is set, but store_url is not: leases are of servers that share a store"
+            )
         lease, silence = self.lease, self.silence
         check_times(lease.lease_ms, lease.grace_ms, silence.lost_after_ms)
         shortest = min((lease.lease_ms, "node_lease"), (silence.keep_ms, "lost_after_keep"))
@@ -125,6 +143,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def lease(self) -> LeaseTimes:
         """What the nodes of a cluster are told. Raises ValueError."""
         return LeaseTimes(lease_ms=self._time_ms("node_lease"), grace_ms=self._time_ms("lease_grace"))
+
+    @property
+    def leadership_ms(self) -> int:
+        """Raises ValueError."""
+        return self._time_ms("leadership_lease")
 
     @property
     def maintenance_ms(self) -> int:
@@ -173,6 +196,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def retention(self) -> tuple[float, int]:
         """(the days that jobs are kept, the bytes of output)."""
         return self.retention_days, self.retention_logs_bytes
+
+    @property
+    def own_files(self) -> str:
+        """The folder that artifacts are in where other servers do not reach it."""
+        if self.shared_files or not (self.object_store == "" or self.object_store.startswith("file:")):
+            return ""
+        return self.object_store or str(self.home / "objects")
 
     @property
     def retention_logs_bytes(self) -> int:
@@ -230,7 +260,7 @@ def read_settings(
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
     settings = _settings(values, home, "the settings together", strict=True)
     try:
-        settings.check_lease()
+        settings.check_together()
     except ValueError as error:
         raise WrongSetting(f"the settings together: {error}") from None
     return settings
@@ -243,7 +273,19 @@ def _from_toml(file: Path) -> dict[str, Any]:
         found = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise WrongSetting(f"{file} cannot be read: {error}") from None
-    return _checked(found, file.parent, str(file), strict=True)
+    return _checked(_flat(found), file.parent, str(file), strict=True)
+
+
+def _flat(found: dict[str, Any]) -> dict[str, Any]:
+    """``store.url``, or ``url`` in a table ``[store]``, is the setting ``store_url``; so is
+    ``coordination.url``."""
+    flat: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}_{below}": one for below, one in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _checked(values: dict[str, Any], home: Path, source: str, *, strict: bool) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from towline.core.rows import (
 )
 from towline.errors import StaleTerm, StoreError
 from towline.model.states import ENDED, AttemptState, ElementState
+from towline.store.coordination.memory import MemoryCoordination
 from towline.store.delivery.memory import MemoryDeliveries
 from towline.store.memory_access import MemoryAccess
 from towline.store.port import ElementPage, Reservation, Sealed
@@ -82,11 +83,12 @@ def _copies(rows: Iterable[R]) -> list[R]:
     return [copy(row) for row in rows]
 
 
-class MemoryStore(MemoryAccess, MemoryDeliveries):
+class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
     """A ``Store`` (see the port) that forgets everything with its process."""
 
     def __init__(self) -> None:
         MemoryAccess.__init__(self)
+        MemoryCoordination.__init__(self)
         MemoryDeliveries.__init__(self)
         self._pools: dict[str, _Counters] = {}
         self._jobs: dict[str, _JobData] = {}
@@ -107,6 +109,24 @@ class MemoryStore(MemoryAccess, MemoryDeliveries):
         counters = self._pools.setdefault(pool, _Counters())
         counters.term += 1
         return counters.term
+
+    async def pool_create(self, pool: str) -> bool:
+        if pool in self._pools:
+            return False
+        self._pools[pool] = _Counters()
+        return True
+
+    async def shared_state(self) -> tuple[int, ...]:
+        kept = self._sealed.values()
+        versions = (
+            len(kept),
+            max((row.updated_at for row in kept), default=0),
+            sum(row.version for row in kept),
+        )
+        return *self._access_state(), *versions
+
+    def _counters(self) -> dict[str, tuple[int, int]]:
+        return {pool: (counters.term, counters.event_no) for pool, counters in self._pools.items()}
 
     async def load(self, pool: str, term: int) -> tuple[PoolSnapshot, dict[str, str]]:
         counters = self._pools.get(pool, _Counters())

@@ -24,6 +24,7 @@ from towline.core.rows import (
     TaskRow,
 )
 from towline.store.access import AccessStore
+from towline.store.coordination.rows import CoordinationStore
 from towline.store.delivery.rows import DeliveryStore
 
 
@@ -62,7 +63,7 @@ class Sealed(Struct, frozen=True, kw_only=True):
     updated_at: int
 
 
-class Store(AccessStore, DeliveryStore, Protocol):
+class Store(AccessStore, CoordinationStore, DeliveryStore, Protocol):
     """All methods may be called from the event loop's thread only; they raise StoreError
     where the store fails, and nothing else but what is said."""
 

@@ -368,3 +368,35 @@ delivery_cursor = Table(
     _number("number"),
     sqlite_with_rowid=False,
 )
+
+# Who may lead a pool, and which servers there are. No row of these fences a commit.
+lease = Table(
+    "lease",
+    metadata,
+    _id("pool", key=True),
+    _id("holder"),
+    _number("renewals"),
+    _number("taken_at"),
+    sqlite_with_rowid=False,
+)
+
+server = Table(
+    "server",
+    metadata,
+    _id("id", key=True),
+    _text("name"),
+    _text("address"),
+    _text("build"),
+    _number("started_at"),
+    _number("beats"),
+    _number("lease_ms"),
+    _text("files"),
+    _text("coordination"),
+    sqlite_with_rowid=False,
+)
+
+# The latest is the oldest revision whose builds may use this schema (see upgrade.check_known).
+compatibility = Table("compatibility", metadata, _id("oldest", key=True), sqlite_with_rowid=False)
+
+# While there is a row, no server opens the store: it was moved, or restored from a backup.
+closure = Table("closure", metadata, _text("reason", key=True), _number("at"), sqlite_with_rowid=False)

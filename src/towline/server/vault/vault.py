@@ -15,7 +15,7 @@ from towline.store.port import Sealed, Store
 
 KEY_FILE = "vault.key"
 
-_WORDS = {"secret": "secret", "registry": "login of registry"}
+_WORDS = {"secret": "secret", "registry": "login of registry", "authority": "cluster's authority"}
 _REMEDIES = {"secret": "tow secret set", "registry": "tow registry login"}
 
 
@@ -73,10 +73,10 @@ class Vault:
         try:
             return key.open(row.data, (namespace, kind, name)), row.user
         except WrongKey:
+            again = f"; or set it again: {_REMEDIES[kind]} {name}" if kind in _REMEDIES else ""
             raise VaultError(
                 f"The {_WORDS.get(kind, kind)} {name} was kept with another key than the one in "
-                f"{self._key_file}: put the old key back, or set it again: "
-                f"{_REMEDIES.get(kind, 'set')} {name}"
+                f"{self._key_file}: put the old key back, which all servers of a store share{again}"
             ) from None
         except Damaged:
             raise VaultError(
@@ -105,7 +105,8 @@ class Vault:
                 if key is None and await self._store.seal_list():
                     raise VaultError(
                         f"The key {self._key_file} is gone, and the store keeps secrets or logins of it: put "
-                        "it back, or remove them all and set them again (tow secret rm, tow registry logout)."
+                        "it back (where several servers share the store: copy it from another one), or "
+                        "remove them all and set them again (tow secret rm, tow registry logout)."
                     )
                 self._key = key or await asyncio.to_thread(open_key, self._key_file, create=True)
             assert self._key is not None

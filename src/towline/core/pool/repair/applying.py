@@ -7,9 +7,9 @@ from towline.core.arrays import IndexSet, Range
 from towline.core.commands import Retry
 from towline.core.entries import Job, Task
 from towline.core.pool.loading import derive
+from towline.core.pool.repair.rerun import FAILED, Again
 from towline.core.pool.state import PoolState
 from towline.core.pool.submission import make_job
-from towline.core.rerun import FAILED, Again
 from towline.core.rows import ElementRow, JobRecord, RangeRow, unplaced_element
 from towline.model.states import ElementState, JobState
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from towline.core import rerun
 from towline.core.arrays import IndexSet
 from towline.core.commands import Retry
 from towline.core.entries import Job
+from towline.core.pool.repair import rerun
+from towline.core.pool.repair.rerun import CANCELLED, FAILED, Again, Standing
 from towline.core.pool.state import PoolState
-from towline.core.rerun import CANCELLED, FAILED, Again, Standing
 from towline.core.rows import JobRecord, TaskRow
 from towline.errors import Conflict, NotFound, Outdated
 from towline.model.states import ENDED, JobState

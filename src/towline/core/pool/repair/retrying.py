@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from towline.core import graph, rerun
+from towline.core import graph
 from towline.core.commands import Retry
+from towline.core.pool.repair import rerun
 from towline.core.pool.repair.applying import names_of, revive, run_again
 from towline.core.pool.repair.checking import check, check_named, nothing_again, standings, wanted_of
 from towline.core.pool.state import PoolState
