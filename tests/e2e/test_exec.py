@@ -198,7 +198,8 @@ def test_a_terminal_is_as_if_one_were_there(home: Home, task: Maker) -> None:
 
 def _has_size_colours_and_status(home: Home) -> None:
     # An engine starts the command a moment before its terminal has a size.
-    script = "until stty size 2>/dev/null; do :; done; printf '\\033[31mred\\033[0m\\n'; echo $TERM; exit 3"
+    sized = "until stty size 2>/dev/null | grep -v '^0 '; do :; done"
+    script = f"{sized}; printf '\\033[31mred\\033[0m\\n'; echo $TERM; exit 3"
     home.env["TERM"] = "xterm-256color"
     screen = Screen(home, "exec", "job", "--", "sh", "-c", script)
     screen.ends(3)
