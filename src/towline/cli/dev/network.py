@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import secrets
 import subprocess
 from pathlib import Path
 
@@ -43,7 +44,9 @@ class Network:
             self._space(self.hub)
         bridge = f"{self._prefix}b"
         self._note("link", bridge)
-        self._ip_hub("link", "add", bridge, "type", "bridge")
+        # An address of its own: else it is the lowest of its ports', and changes with a new machine. Whoever
+        # has the earlier one in mind reaches nobody then, until he asks again: half a minute.
+        self._ip_hub("link", "add", bridge, "address", _own_address(), "type", "bridge")
         self._ip_hub("addr", "add", f"{self.address}/{self._subnet.prefixlen}", "dev", bridge)
         self._ip_hub("link", "set", bridge, "up")
 
@@ -118,3 +121,8 @@ def _ip(*words: str) -> str:
     if done.returncode != 0:
         raise OperatorError(f"`ip {' '.join(words)}` failed: {done.stderr.strip()}")
     return done.stdout
+
+
+def _own_address() -> str:
+    """A hardware address that nobody else has: a random one of those that belong to no maker."""
+    return ":".join(["02", *(f"{byte:02x}" for byte in secrets.token_bytes(5))])
