@@ -34,9 +34,8 @@ class _Note(Struct, kw_only=True):
 
 
 class FileLease:
-    """A ``Lease`` (see the port) on the file at ``path``, which is made with mode 0600."""
-
-    renew_every_ms: int | None = None
+    """The lock of the file at ``path``, which is made with mode 0600. Methods raise OperatorError where the
+    file cannot be used (no rights, no space)."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -48,10 +47,12 @@ class FileLease:
         return self._descriptor is not None
 
     async def acquire(self) -> None:
+        """Wait until the lock is ours. May be cancelled; then it is not held."""
         while not self.try_acquire():  # noqa: ASYNC110 - the other process sets no event of ours
             await asyncio.sleep(_RETRY_S)
 
     def try_acquire(self) -> bool:
+        """True if the lock is ours now (also if it was before); never waits."""
         while self._descriptor is None:
             descriptor = self._open()
             try:
@@ -70,16 +71,15 @@ class FileLease:
             self._write_note(descriptor)
         return True
 
-    async def renew(self) -> None:
-        """Does nothing: the kernel keeps the lock for as long as this process lives."""
-
     def release(self) -> None:
+        """Give it up; nothing happens where it is not held."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             os.ftruncate(descriptor, 0)
             os.close(descriptor)
 
     def holder(self) -> Holder | None:
+        """Who has it, as far as is written down. Takes nothing away from whoever tries to acquire it."""
         try:
             note = msgspec.json.decode(self.path.read_bytes(), type=_Note)
         except (FileNotFoundError, msgspec.MsgspecError):

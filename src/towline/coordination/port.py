@@ -7,13 +7,14 @@ without notice (a frozen process, a clock) costs work, never truth.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from msgspec import Struct
 
 
 class Holder(Struct, kw_only=True):
-    """Who holds a lease, for people (``tow doctor``): ``id`` is random and made anew by every
+    """Who holds a file's lock, for people (``tow doctor``): ``id`` is random and made anew by every
     process, ``alive`` says whether that process still runs (None where nobody here can tell)."""
 
     id: str
@@ -22,40 +23,39 @@ class Holder(Struct, kw_only=True):
 
 
 class Lease(Protocol):
-    """One pool's lease, seen by one process. Methods raise OperatorError where what keeps the
-    lease cannot be used (no rights, no space)."""
-
-    @property
-    def id(self) -> str:
-        """The random id of this would-be holder."""
-        ...
-
-    async def acquire(self) -> None:
-        """Wait until the lease is ours. May be cancelled; then it is not held."""
-        ...
-
-    def try_acquire(self) -> bool:
-        """True if the lease is ours now (also if it was before); never waits."""
-        ...
-
-    async def renew(self) -> None:
-        """Keep the lease. To be called every ``renew_every_ms``. Raises StaleTerm once it is lost."""
-        ...
-
-    @property
-    def renew_every_ms(self) -> int | None:
-        """None where a lease is held for life and there is nothing to renew."""
-        ...
+    """One pool's lease, as the leader in this process sees it."""
 
     @property
     def held(self) -> bool:
-        """Whether it is certain, now, that nobody else has it."""
+        """Whether it is certain, now, that nobody else has it. To be asked each time anew."""
         ...
 
-    def release(self) -> None:
-        """Give it up; nothing happens where it is not held."""
+    async def acquire(self) -> None:
+        """Wait until the lease is ours. May be cancelled; it may be ours then all the same."""
         ...
 
-    def holder(self) -> Holder | None:
-        """Who has it, as far as is written down. Takes nothing away from whoever tries to acquire it."""
+    async def leaving(self) -> None:
+        """Wait until the leader is to step down: the lease is lost (``held`` says so), or is to be handed
+        over to another server, which ``give_up`` then does."""
         ...
+
+    async def give_up(self) -> None:
+        """Let others have it; nothing happens where it is not held. Does not fail: what cannot be told to
+        others they find out by the lease's end."""
+        ...
+
+
+class ForLife:
+    """The lease of a server that has its store to itself: what keeps other servers away is the lock of its
+    home, which the kernel frees when this process ends."""
+
+    held = True
+
+    async def acquire(self) -> None:
+        return
+
+    async def leaving(self) -> None:
+        await asyncio.Event().wait()
+
+    async def give_up(self) -> None:
+        return

@@ -19,11 +19,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Generic, NamedTuple, TypeVar
 
+from msgspec import Struct
+
 LEASE_MS = 5_000
 """So long after its last renewal nobody else may lead."""
 RENEW_MS = 1_000
 """A holder asks so often."""
-LOOK_MS = 500
+LOOK_MS = 250
 """A contender looks so often."""
 STAGGER_MS = 1_000
 """A server that is not the first in line for a pool lets each one before it have so long."""
@@ -47,6 +49,31 @@ class LeaseRow(NamedTuple):
     def state(self) -> tuple[str, int]:
         """What a claim compares."""
         return self.holder, self.renewals
+
+
+class ServerRow(Struct, frozen=True, kw_only=True):
+    """One life of a server. ``id`` is random and made anew by every process; ``beats`` rises while it lives,
+    and is the only sign of that. ``started_at`` is unix ms by its own clock."""
+
+    id: str
+    name: str
+    address: str
+    """``HOST:PORT`` where other servers, nodes and clients reach it."""
+    build: str
+    started_at: int
+    beats: int = 0
+
+
+class PoolLease(NamedTuple):
+    """A pool with its term, the number of its latest event, and its lease."""
+
+    term: int
+    event_no: int
+    lease: LeaseRow
+
+    @property
+    def pool(self) -> str:
+        return self.lease.pool
 
 
 class Seen(NamedTuple, Generic[T]):

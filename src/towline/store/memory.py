@@ -116,8 +116,8 @@ class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
         self._pools[pool] = _Counters()
         return True
 
-    def _terms(self) -> dict[str, int]:
-        return {pool: counters.term for pool, counters in self._pools.items()}
+    def _counters(self) -> dict[str, tuple[int, int]]:
+        return {pool: (counters.term, counters.event_no) for pool, counters in self._pools.items()}
 
     async def load(self, pool: str, term: int) -> tuple[PoolSnapshot, dict[str, str]]:
         counters = self._pools.get(pool, _Counters())

@@ -25,7 +25,7 @@ async def test_a_pool_is_made_once_and_has_a_lease_that_nobody_took(store: Store
     assert not await store.pool_create("p")
     assert await store.raise_term("p") == 1
     assert await store.raise_term("b") == 1
-    assert await store.lease_read() == [PoolLease(1, LeaseRow("b")), PoolLease(1, FREE)]
+    assert await store.lease_read() == [PoolLease(1, 0, LeaseRow("b")), PoolLease(1, 0, FREE)]
     assert not await store.pool_create("b")
     assert (await store.counters("p"))[0] == 1
 
@@ -33,7 +33,7 @@ async def test_a_pool_is_made_once_and_has_a_lease_that_nobody_took(store: Store
 async def test_a_lease_is_taken_from_the_state_that_was_seen(store: Store) -> None:
     await store.pool_create("p")
     assert await store.lease_take(FREE, "a", 100)
-    assert await store.lease_read() == [PoolLease(0, HELD)]
+    assert await store.lease_read() == [PoolLease(0, 0, HELD)]
     assert not await store.lease_take(FREE, "b", 101)
     assert not await store.lease_take(HELD._replace(renewals=2), "b", 101)
     assert not await store.lease_take(HELD._replace(holder="c"), "b", 101)
@@ -85,7 +85,7 @@ async def test_a_lease_fences_nothing_and_a_term_takes_no_lease(store: Store) ->
     await store.pool_create("p")
     await store.lease_take(FREE, "a", 100)
     assert await store.raise_term("p") == 1
-    assert await store.lease_read() == [PoolLease(1, HELD)]
+    assert await store.lease_read() == [PoolLease(1, 0, HELD)]
 
 
 async def test_servers_come_beat_and_go(store: Store) -> None:

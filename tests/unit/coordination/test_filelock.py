@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from towline.coordination.filelock import FileLease
-from towline.coordination.port import Lease
 from towline.errors import OperatorError
 
 HOLDER = (
@@ -69,14 +68,6 @@ def test_it_is_open_to_its_owner_alone(path: Path) -> None:
     lease = FileLease(path)
     assert lease.try_acquire()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    lease.release()
-
-
-async def test_it_needs_no_renewal(path: Path) -> None:
-    lease: Lease = FileLease(path)
-    await lease.acquire()
-    await lease.renew()
-    assert lease.renew_every_ms is None and lease.held
     lease.release()
 
 

@@ -17,8 +17,8 @@ class MemoryCoordination:
         self._servers: dict[str, ServerRow] = {}
 
     @abstractmethod
-    def _terms(self) -> dict[str, int]:
-        """Each pool's."""
+    def _counters(self) -> dict[str, tuple[int, int]]:
+        """Each pool's (term, event_no)."""
         ...
 
     @abstractmethod
@@ -26,8 +26,8 @@ class MemoryCoordination:
 
     async def lease_read(self) -> list[PoolLease]:
         return [
-            PoolLease(term, self._leases.get(pool, LeaseRow(pool)))
-            for pool, term in sorted(self._terms().items())
+            PoolLease(*counters, self._leases.get(pool, LeaseRow(pool)))
+            for pool, counters in sorted(self._counters().items())
         ]
 
     async def lease_take(self, expected: LeaseRow, holder: str, at_ms: int) -> bool:

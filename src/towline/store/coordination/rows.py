@@ -7,35 +7,11 @@ Each call is a short transaction of its own. What the rows mean is core/leadersh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from msgspec import Struct
+from towline.core.leadership import LeaseRow, PoolLease, ServerRow
 
-from towline.core.leadership import LeaseRow
-
-
-class ServerRow(Struct, frozen=True, kw_only=True):
-    """One life of a server. ``id`` is random and made anew by every process; ``beats`` rises while it lives,
-    and is the only sign of that. ``started_at`` is unix ms by its own clock."""
-
-    id: str
-    name: str
-    address: str
-    """``HOST:PORT`` where other servers, nodes and clients reach it."""
-    build: str
-    started_at: int
-    beats: int = 0
-
-
-class PoolLease(NamedTuple):
-    """A pool with its term and its lease."""
-
-    term: int
-    lease: LeaseRow
-
-    @property
-    def pool(self) -> str:
-        return self.lease.pool
+__all__ = ["CoordinationStore", "LeaseRow", "PoolLease", "ServerRow"]
 
 
 class CoordinationStore(Protocol):

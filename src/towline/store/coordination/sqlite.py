@@ -64,10 +64,10 @@ def _leases(connection: sqlite3.Connection) -> list[PoolLease]:
 
 def pool_lease(row: Sequence[Any]) -> PoolLease:
     """A row of ``statements.lease_read``."""
-    pool, term, holder, renewals, taken_at = row
+    pool, term, event_no, holder, renewals, taken_at = row
     if holder is None:
-        return PoolLease(term, LeaseRow(pool))
-    return PoolLease(term, LeaseRow(pool, holder, renewals, taken_at))
+        return PoolLease(term, event_no, LeaseRow(pool))
+    return PoolLease(term, event_no, LeaseRow(pool, holder, renewals, taken_at))
 
 
 def _servers(connection: sqlite3.Connection) -> list[ServerRow]:

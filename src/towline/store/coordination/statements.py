@@ -21,9 +21,9 @@ def pool_create(insert: Insert) -> Any:
 
 
 def lease_read() -> Select[*tuple[Any, ...]]:
-    """(pool, term, holder, renewals, taken_at); the last three are null where nobody ever took the lease."""
+    """(pool, term, event_no, holder, renewals, taken_at); the last three are null of a lease never taken."""
     both = pool.outerjoin(lease, lease.c.pool == pool.c.id)
-    columns = (pool.c.id, pool.c.term, lease.c.holder, lease.c.renewals, lease.c.taken_at)
+    columns = (pool.c.id, pool.c.term, pool.c.event_no, lease.c.holder, lease.c.renewals, lease.c.taken_at)
     return select(*columns).select_from(both).order_by(pool.c.id)
 
 

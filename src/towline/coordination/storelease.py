@@ -1,0 +1,319 @@
+"""Leases in the store that several servers share: one ``Leases`` a server has them all.
+
+It beats for its server, looks at the leases, takes those that its server is in line for, renews what it
+holds, and hands over where another server has fewer. The rules are core/leadership.py; here is when they
+are asked, and what happens where the store fails: nothing is renewed, and what is held ends by the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import structlog
+from msgspec import structs
+
+from towline.core.leadership import (
+    LEASE_MS,
+    LOOK_MS,
+    NOBODY,
+    RENEW_MS,
+    LeaseRow,
+    PoolLease,
+    Seen,
+    ServerRow,
+    holds,
+    is_still,
+    may_claim,
+    renewed,
+    seen,
+    spread,
+)
+from towline.errors import TowlineError
+
+FORGET_MS = 600_000
+"""A server that has not beaten for so long is not told of any more."""
+SETTLE_MS = 30_000
+"""Between two pools that a server hands over."""
+GIVE_UP_S = 2.0
+"""What a server that stops waits for the store to hear of it."""
+
+
+class LeaseStore(Protocol):
+    """What of a store is needed here."""
+
+    async def lease_read(self) -> list[PoolLease]: ...
+    async def lease_take(self, expected: LeaseRow, holder: str, at_ms: int) -> bool: ...
+    async def lease_renew(self, holder: str, pools: Sequence[str]) -> list[str]: ...
+    async def lease_release(self, holder: str, pools: Sequence[str]) -> list[str]: ...
+    async def server_put(self, row: ServerRow) -> None: ...
+    async def server_list(self) -> list[ServerRow]: ...
+    async def server_delete(self, id: str) -> bool: ...
+
+
+def boottime_ms() -> int:
+    """CLOCK_BOOTTIME: goes on while the machine sleeps, and nobody can set it."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+class Peer(NamedTuple):
+    """A server as this one sees it: for how long it has not beaten, in ms, and whether it counts as alive."""
+
+    row: ServerRow
+    silent_ms: int
+    live: bool
+
+
+class StoreLease:
+    """A ``Lease`` (see the port) of one pool, which ``Leases`` keeps."""
+
+    def __init__(self, pool: str, leases: Leases) -> None:
+        self.pool = pool
+        self._leases = leases
+        self.until_ms = 0
+        self.wanted = False
+        """Whether somebody here waits to lead the pool."""
+        self._ours = asyncio.Event()
+        self._leaving = asyncio.Event()
+
+    @property
+    def held(self) -> bool:
+        return holds(self.until_ms, self._leases.clock())
+
+    async def acquire(self) -> None:
+        self.wanted = True
+        try:
+            while not self.held:
+                self._ours.clear()
+                await self._ours.wait()
+        finally:
+            self.wanted = False
+        self._leaving.clear()
+
+    async def leaving(self) -> None:
+        await self._leaving.wait()
+
+    async def give_up(self) -> None:
+        if self.until_ms:
+            self.until_ms = 0
+            self._leaving.set()
+            await self._leases.release([self.pool])
+
+    def got(self, sent_ms: int, lease_ms: int) -> None:
+        """The store has said yes to what was sent then."""
+        self.until_ms = renewed(self.until_ms, sent_ms, lease_ms)
+        self._ours.set()
+
+    def lost(self) -> None:
+        self.until_ms = 0
+        self._leaving.set()
+
+    def hand_over(self) -> None:
+        self._leaving.set()
+
+
+class Leases:
+    """``run`` works until it is cancelled; ``close`` is the end of the server. Times are CLOCK_BOOTTIME."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        server: ServerRow,
+        clock: Callable[[], int] = boottime_ms,
+        lease_ms: int = LEASE_MS,
+    ) -> None:
+        self._store = store
+        self._server = server
+        self.clock = clock
+        self._lease_ms = lease_ms
+        self._renew_ms = min(RENEW_MS, lease_ms // 5)
+        self._look_ms = min(LOOK_MS, lease_ms // 20)
+        self._own: dict[str, StoreLease] = {}
+        self._seen: dict[str, Seen[tuple[str, int]]] = {}
+        self._rows: dict[str, PoolLease] = {}
+        self._servers: dict[str, Seen[ServerRow]] = {}
+        self._renewed_ms = -lease_ms
+        self._handed_over_ms = -SETTLE_MS
+        self._closing = False
+        self._trouble = ""
+        self._log = structlog.get_logger("leases").bind(server=server.id)
+        self.looked: list[Callable[[], None]] = []
+        """Called after each look at the store."""
+
+    @property
+    def id(self) -> str:
+        return self._server.id
+
+    def lease(self, pool: str) -> StoreLease:
+        return self._own.setdefault(pool, StoreLease(pool, self))
+
+    # --- what is known ------------------------------------------------------------------------------
+    def pools(self) -> list[PoolLease]:
+        """As they were at the last look."""
+        return [self._rows[pool] for pool in sorted(self._rows)]
+
+    def peers(self) -> list[Peer]:
+        """All servers, this one among them."""
+        now_ms = self.clock()
+        return [
+            Peer(known.value, now_ms - known.since_ms, self._is_live(known, now_ms))
+            for _, known in sorted(self._servers.items())
+        ]
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other server is up, as far as is known."""
+        return not any(peer.live for peer in self.peers() if peer.row.id != self.id)
+
+    def leader_of(self, pool: str) -> ServerRow | None:
+        """Who leads a pool, as far as is known: this server only while that is certain."""
+        if (own := self._own.get(pool)) is not None and own.held:
+            return self._server
+        row, known = self._rows.get(pool), self._seen.get(pool)
+        if row is None or known is None or is_still(known, self.clock(), self._lease_ms):
+            return None
+        holder = row.lease.holder
+        return None if holder == self.id or holder not in self._servers else self._servers[holder].value
+
+    def free_in_ms(self, pool: str) -> int:
+        """After how long at most a pool that has no leader may have one: for who asks when to come again."""
+        known = self._seen.get(pool)
+        if known is None or known.value[0] == NOBODY:
+            return self._look_ms
+        return max(self._look_ms, known.since_ms + self._lease_ms - self.clock())
+
+    def _is_live(self, known: Seen[ServerRow], now_ms: int) -> bool:
+        return not is_still(known, now_ms, self._lease_ms)
+
+    # --- work ---------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        watching = asyncio.create_task(self._watch())
+        try:
+            while True:
+                await self._turn()
+                await asyncio.sleep(self._look_ms / 1000)
+        finally:
+            watching.cancel()
+
+    async def _watch(self) -> None:
+        """What is held ends by the clock, also where the store hangs."""
+        while True:
+            for lease in self._own.values():
+                if lease.until_ms and not lease.held:
+                    self._log.warning("a lease has run out", pool=lease.pool, trouble=self._trouble)
+                    lease.lost()
+            await asyncio.sleep(self._look_ms / 1000)
+
+    async def _turn(self) -> None:
+        try:
+            async with asyncio.timeout(self._lease_ms / 2000):
+                await self.turn()
+        except (TowlineError, TimeoutError) as error:
+            if not self._trouble:
+                self._log.warning("leases are not kept", reason=str(error) or "the store does not answer")
+            self._trouble = str(error) or "the store does not answer"
+        else:
+            self._trouble = ""
+
+    async def turn(self) -> None:
+        """One look, and what follows from it. Raises StoreError."""
+        if self.clock() - self._renewed_ms >= self._renew_ms:
+            await self._renew()
+            await self._beat()
+        await self._look()
+        if self._closing:
+            return
+        plan = spread(self.id, self._live(), self._holders())
+        for pool, after_ms in plan.claims:
+            await self._claim(pool, after_ms)
+        if plan.hand_over is not None:
+            self._hand_over(plan.hand_over)
+        for told in self.looked:
+            told()
+
+    async def _renew(self) -> None:
+        sent_ms = self.clock()
+        held = [lease for lease in self._own.values() if lease.until_ms]
+        if held:
+            kept = await self._store.lease_renew(self.id, [lease.pool for lease in held])
+            for lease in held:
+                if lease.pool in kept and lease.until_ms:
+                    lease.got(sent_ms, self._lease_ms)
+                elif lease.until_ms:
+                    self._log.warning("another server has the lease", pool=lease.pool)
+                    lease.lost()
+        self._renewed_ms = sent_ms
+
+    async def _beat(self) -> None:
+        self._server = structs.replace(self._server, beats=self._server.beats + 1)
+        await self._store.server_put(self._server)
+
+    async def _look(self) -> None:
+        leases = await self._store.lease_read()
+        now_ms = self.clock()
+        self._rows = {row.pool: row for row in leases}
+        self._seen = {row.pool: seen(self._seen.get(row.pool), row.lease.state, now_ms) for row in leases}
+        servers = await self._store.server_list()
+        now_ms = self.clock()
+        self._servers = {row.id: seen(self._servers.get(row.id), row, now_ms) for row in servers}
+        for id, known in self._servers.items():
+            if id != self.id and is_still(known, now_ms, FORGET_MS):
+                await self._store.server_delete(id)
+
+    def _live(self) -> list[str]:
+        now_ms = self.clock()
+        return [id for id, known in self._servers.items() if self._is_live(known, now_ms)]
+
+    def _holders(self) -> dict[str, str]:
+        """By pool; what may be claimed has none. A pool that this server could lead, but does not want to,
+        is left to others."""
+        now_ms = self.clock()
+        holders: dict[str, str] = {}
+        for pool, known in self._seen.items():
+            own = self._own.get(pool)
+            if own is not None and own.held:
+                holders[pool] = self.id
+            else:
+                holders[pool] = (
+                    NOBODY if may_claim(known, self.id, now_ms, self._lease_ms) else known.value[0]
+                )
+        return holders
+
+    async def _claim(self, pool: str, after_ms: int) -> None:
+        lease, known = self._own.get(pool), self._seen[pool]
+        free_since_ms = known.since_ms + (0 if known.value[0] in (NOBODY, self.id) else self._lease_ms)
+        sent_ms = self.clock()
+        if lease is None or not lease.wanted or sent_ms < free_since_ms + after_ms:
+            return
+        row = self._rows[pool].lease
+        if await self._store.lease_take(row, self.id, time.time_ns() // 1_000_000):
+            self._log.info("took the lease", pool=pool, before=row.holder)
+            lease.got(sent_ms, self._lease_ms)
+
+    def _hand_over(self, pool: str) -> None:
+        now_ms = self.clock()
+        if now_ms - self._handed_over_ms >= SETTLE_MS:
+            self._handed_over_ms = now_ms
+            self._log.info("handing over, since another server has fewer pools", pool=pool)
+            self._own[pool].hand_over()
+
+    # --- the end ------------------------------------------------------------------------------------
+    async def release(self, pools: Sequence[str]) -> None:
+        """Tell the store that these leases are free; where that fails they end by themselves."""
+        with contextlib.suppress(TowlineError, TimeoutError):
+            async with asyncio.timeout(GIVE_UP_S):
+                await self._store.lease_release(self.id, pools)
+
+    async def close(self) -> None:
+        """This server is none any more; ``run`` has ended. Leases that are still held are freed."""
+        self._closing = True
+        held = [lease for lease in self._own.values() if lease.until_ms]
+        for lease in held:
+            lease.lost()
+        await self.release([lease.pool for lease in held])
+        with contextlib.suppress(TowlineError, TimeoutError):
+            async with asyncio.timeout(GIVE_UP_S):
+                await self._store.server_delete(self.id)

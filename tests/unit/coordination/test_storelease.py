@@ -1,0 +1,217 @@
+"""Leases in a store that several servers share, with a clock that the test sets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from towline.coordination.port import Lease
+from towline.coordination.storelease import FORGET_MS, SETTLE_MS, Leases
+from towline.core.leadership import LEASE_MS, NOBODY, STAGGER_MS, ServerRow
+from towline.errors import StoreError
+from towline.store.memory import MemoryStore
+
+
+class FaultyStore(MemoryStore):
+    """Can refuse to renew, or say nothing of what it has renewed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = self.silent = False
+
+    async def lease_renew(self, holder: str, pools: Sequence[str]) -> list[str]:
+        if self.broken:
+            raise StoreError("no")
+        kept = await super().lease_renew(holder, pools)
+        if self.silent:
+            raise StoreError("its answer was lost")
+        return kept
+
+
+class Cluster:
+    def __init__(self) -> None:
+        self.now_ms = 1_000_000
+        self.store = FaultyStore()
+        self.waiting: list[asyncio.Task[None]] = []
+
+    def server(self, name: str) -> Leases:
+        row = ServerRow(id=name, name=name, address=f"{name}:7443", build="b", started_at=1)
+        return Leases(self.store, row, lambda: self.now_ms)
+
+    async def want(self, leases: Leases, pool: str = "p") -> Lease:
+        lease: Lease = leases.lease(pool)
+        self.waiting.append(asyncio.create_task(lease.acquire()))
+        await asyncio.sleep(0)
+        return lease
+
+    async def holder(self, pool: str = "p") -> str:
+        return {row.pool: row.lease.holder for row in await self.store.lease_read()}[pool]
+
+    async def pass_by(self, ms: int, *servers: Leases) -> None:
+        """In steps of a quarter of a second, after each of which these servers have a turn."""
+        for _ in range(ms // 250):
+            self.now_ms += 250
+            for server in servers:
+                try:
+                    await server.turn()
+                except StoreError:
+                    continue
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    made = Cluster()
+    await made.store.pool_create("p")
+    yield made
+    for task in made.waiting:
+        task.cancel()
+
+
+async def test_a_free_lease_goes_to_who_wants_it(cluster: Cluster) -> None:
+    a = cluster.server("a")
+    await a.turn()
+    assert await cluster.holder() == NOBODY and a.leader_of("p") is None
+    lease = await cluster.want(a)
+    await a.turn()
+    assert lease.held
+    assert await cluster.holder() == "a"
+    assert a.leader_of("p") is not None
+
+
+async def test_it_is_kept_while_it_is_renewed_and_known_to_others(cluster: Cluster) -> None:
+    a, b = cluster.server("a"), cluster.server("b")
+    lease = await cluster.want(a)
+    await a.turn()
+    other = await cluster.want(b)
+    await cluster.pass_by(4 * LEASE_MS, a, b)
+    assert lease.held and not other.held
+    leader = b.leader_of("p")
+    assert leader is not None and leader.address == "a:7443"
+    assert not a.alone and not b.alone
+
+
+async def test_after_a_death_another_server_has_it_when_its_time_is_over(cluster: Cluster) -> None:
+    a, b = cluster.server("a"), cluster.server("b")
+    dead = await cluster.want(a)
+    await a.turn()
+    other = await cluster.want(b)
+    await cluster.pass_by(1_000, a, b)
+    await cluster.pass_by(LEASE_MS - 250, b)
+    assert not other.held
+    await cluster.pass_by(500, b)
+    assert other.held and not dead.held
+    assert await cluster.holder() == "b"
+    assert b.alone
+
+
+async def test_who_cannot_renew_has_lost_it_before_others_take_it(cluster: Cluster) -> None:
+    a, b = cluster.server("a"), cluster.server("b")
+    cut_off = await cluster.want(a)
+    await a.turn()
+    other = await cluster.want(b)
+    cluster.store.broken = True
+    for _ in range(2 * LEASE_MS // 250):
+        await cluster.pass_by(250, a, b)
+        assert not (cut_off.held and other.held)
+    assert other.held
+
+
+async def test_a_renewal_without_an_answer_prolongs_nothing_for_its_holder(cluster: Cluster) -> None:
+    a, b = cluster.server("a"), cluster.server("b")
+    lease = await cluster.want(a)
+    await a.turn()
+    other = await cluster.want(b)
+    cluster.store.silent = True
+    await cluster.pass_by(LEASE_MS + 250, a, b)
+    assert not lease.held and not other.held
+    cluster.store.silent = False
+
+
+async def test_it_takes_its_own_lease_again_at_once(cluster: Cluster) -> None:
+    a = cluster.server("a")
+    lease = await cluster.want(a)
+    await a.turn()
+    cluster.now_ms += LEASE_MS
+    assert not lease.held
+    a.lease("p").lost()
+    await cluster.want(a)
+    await a.turn()
+    assert lease.held
+
+
+async def test_who_is_deposed_hears_of_it(cluster: Cluster) -> None:
+    a = cluster.server("a")
+    lease = await cluster.want(a)
+    await a.turn()
+    leaving = asyncio.create_task(lease.leaving())
+    row = (await cluster.store.lease_read())[0].lease
+    await cluster.store.lease_take(row, "b", 1)
+    await cluster.pass_by(1_000, a)
+    assert leaving.done() and not lease.held
+
+
+async def test_given_up_it_goes_to_another_server_at_its_next_look(cluster: Cluster) -> None:
+    a, b = cluster.server("a"), cluster.server("b")
+    lease = await cluster.want(a)
+    await a.turn()
+    other = await cluster.want(b)
+    await cluster.pass_by(500, a, b)
+    await lease.give_up()
+    await a.close()
+    await cluster.pass_by(250, b)
+    assert other.held
+    assert [row.id for row in await cluster.store.server_list()] == ["b"]
+
+
+async def test_a_pool_moves_to_a_server_that_comes_and_stays_there(cluster: Cluster) -> None:
+    a, b = cluster.server("a"), cluster.server("b")
+    await cluster.store.pool_create("q")
+    first, second = await cluster.want(a, "p"), await cluster.want(a, "q")
+    await a.turn()
+    assert first.held and second.held
+    cluster.now_ms += SETTLE_MS
+    await a.turn()
+    leaving = asyncio.create_task(second.leaving())
+    others = [await cluster.want(b, "p"), await cluster.want(b, "q")]
+    await cluster.pass_by(1_000, b, a)
+    assert leaving.done() and second.held  # until its leader has made its last commit
+    await second.give_up()
+    await cluster.want(a, "q")
+    await cluster.pass_by(2 * STAGGER_MS, a, b)
+    assert (first.held, second.held, *(other.held for other in others)) == (True, False, False, True)
+    await cluster.pass_by(2 * SETTLE_MS, a, b)
+    assert [await cluster.holder(pool) for pool in "pq"] == ["a", "b"]
+
+
+async def test_dead_servers_are_told_of_for_a_while(cluster: Cluster) -> None:
+    a, b = cluster.server("a"), cluster.server("b")
+    await a.turn()
+    await b.turn()
+    await cluster.pass_by(2 * LEASE_MS, b)
+    silent = {peer.row.id: peer.live for peer in b.peers()}
+    assert silent == {"a": False, "b": True}
+    cluster.now_ms += FORGET_MS
+    await b.turn()
+    await b.turn()
+    assert [peer.row.id for peer in b.peers()] == ["b"]
+
+
+async def test_the_clock_ends_a_lease_also_where_the_store_hangs(cluster: Cluster) -> None:
+    class Hanging(FaultyStore):
+        async def lease_renew(self, holder: str, pools: Sequence[str]) -> list[str]:
+            await asyncio.Event().wait()
+            return []
+
+    cluster.store = Hanging()
+    await cluster.store.pool_create("p")
+    a = cluster.server("a")
+    lease = await cluster.want(a)
+    await a.turn()
+    assert lease.held
+    running = asyncio.create_task(a.run())
+    cluster.now_ms += LEASE_MS
+    await asyncio.wait_for(lease.leaving(), 30)
+    running.cancel()
