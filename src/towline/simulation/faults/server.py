@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from towline.core import leadership
+from towline.coordination.storelease import Leases
 from towline.core.commands import Command
-from towline.errors import RequestError, StoreError, TowlineError, Unavailable
+from towline.core.leadership import ServerRow
+from towline.core.pool import Pool
+from towline.errors import RequestError, TowlineError, Unavailable
 from towline.server.events import Feed
 from towline.server.gateway import Gateway
 from towline.server.intake import Intake
@@ -23,6 +25,7 @@ from towline.server.settings import Settings
 from towline.simulation.faults.network import SERVER, Network, Wire
 from towline.simulation.faults.process import Clocks, Process
 from towline.simulation.faults.storing import Database, StoreClient
+from towline.simulation.faults.truth import Truth
 from towline.simulation.faults.world import World
 
 HANDSHAKE = b"\x90"
@@ -88,79 +91,65 @@ class Socket:
         self._heard(None)
 
 
-class LeasedLeader(Leader):
-    """Leads, and answers heartbeats, only while the pool's lease holds."""
+class WatchedLeader(Leader):
+    """Tells ``Truth`` of each heartbeat that is answered."""
 
-    holds: Callable[[], bool] = lambda: False  # noqa: E731
+    answered: Callable[[int], None]
 
     def heard(self, node: str) -> int:
-        return super().heard(node) if self.holds() else 0
+        term = super().heard(node)
+        if term:
+            self.answered(term)
+        return term
 
 
 class Seat:
-    """What one server has for one pool: it contends for the lease, and leads while it has that."""
+    """What one server has for one pool."""
 
     def __init__(self, server: Server, pool: str) -> None:
-        self._server = server
         self.pool = pool
-        self.until_ms = 0
+        self.store = store = server.store
+        clocks = server.process.clocks
         settings = Settings(home=Path("/nowhere"), listen="127.0.0.1:1", pool=pool)
-        feed = Feed(pool, server.store, 100)
-        self.gateway = Gateway(feed, settings)
-        self.leader = LeasedLeader(server.store, server.process.clocks, settings, NoHand(), self.gateway)
-        self.leader.holds = lambda: leadership.holds(self.until_ms, server.process.clocks.boot_ms())
+        self.lease = server.leases.lease(pool)
+        self.gateway = Gateway(Feed(pool, store, 100), settings)
+        self.leader = WatchedLeader(store, clocks, settings, NoHand(), self.gateway)
+        self.leader.answered = lambda term: server.truth.heartbeat_answered(server.name, pool, term)
         self.gateway.attach(self.leader)
-        self.intake = Intake(server.store, self.leader, "default", pool, new_id=server.new_job_id)
-        self.retrier = Retrier(server.store, self.leader, pool, 1e9)
+        self.intake = Intake(store, self.leader, "default", pool, new_id=server.new_job_id)
+        self.retrier = Retrier(store, self.leader, pool, 1e9)
 
-    async def contend(self) -> None:
-        clocks, store, me = self._server.process.clocks, self._server.store, self._server.id
-        seen: leadership.Seen[tuple[str, int]] | None = None
-        while not self._server.ending:
-            try:
-                rows = await store.lease_read()
-                row = next(row.lease for row in rows if row.pool == self.pool)
-                seen = leadership.seen(seen, row.state, clocks.boot_ms())
-                if leadership.may_claim(seen, me, sent_ms := clocks.boot_ms()):
-                    if await store.lease_take(row, me, clocks.now_ms()):
-                        self.until_ms = leadership.renewed(0, sent_ms)
-                        await self._lead()
-                    seen = None
-            except StoreError:
-                pass
-            await asyncio.sleep(leadership.LOOK_MS / 1000)
+    @property
+    def leads(self) -> bool:
+        return self.leader.ready.is_set() and self.lease.held
 
-    async def _lead(self) -> None:
-        leading = asyncio.create_task(self.leader.run())
-        renewing = asyncio.create_task(self._renew())
-        await asyncio.wait([leading, renewing], return_when=asyncio.FIRST_COMPLETED)
-        for task in (leading, renewing):
-            task.cancel()
-        await asyncio.gather(leading, renewing, return_exceptions=True)
-        self.until_ms = 0
+    @property
+    def pool_in_memory(self) -> Pool | None:
+        return self.leader._pool if self.leader.ready.is_set() else None
 
-    async def _renew(self) -> None:
-        clocks, store, me = self._server.process.clocks, self._server.store, self._server.id
-        while (left_ms := self.until_ms - clocks.boot_ms()) > 0:
-            sent_ms = clocks.boot_ms()
-            try:
-                async with asyncio.timeout(left_ms / 1000):
-                    if self.pool not in await store.lease_renew(me, [self.pool]):
-                        return
-                self.until_ms = leadership.renewed(self.until_ms, sent_ms)
-            except (StoreError, TimeoutError):
-                pass
-            await asyncio.sleep(leadership.RENEW_MS / 1000)
+    async def lead(self) -> None:
+        while True:
+            await self.lease.acquire()
+            if self.leader._ending:
+                return
+            leading = asyncio.create_task(self.leader.run())
+            leaving = asyncio.create_task(self.lease.leaving())
+            await asyncio.wait([leading, leaving], return_when=asyncio.FIRST_COMPLETED)
+            for task in (leading, leaving):
+                task.cancel()
+            await asyncio.gather(leading, leaving, return_exceptions=True)
+            await self.lease.give_up()
 
 
 class Server:
     """One machine's server, through all its lives."""
 
     def __init__(
-        self, world: World, network: Network, database: Database, name: str, pools: list[str]
+        self, world: World, network: Network, database: Database, truth: Truth, name: str, pools: list[str]
     ) -> None:
         self.world = world
         self.network = network
+        self.truth = truth
         self.name = name
         self._database = database
         self._pools = pools
@@ -175,13 +164,34 @@ class Server:
         self.process = Process(self.world, self.name, self._clocks)
         self.process.died = self._died
         self.store: Any = StoreClient(self.process, self._database)
-        self.ending = False
+        row = ServerRow(id=self.id, name=self.name, address=self.name, build="simulated", started_at=0)
+        self.leases = Leases(self.store, row, self._clocks.boot_ms)
         self.seats = {pool: Seat(self, pool) for pool in self._pools}
         self.world.tell(self.name, f"starts as {self.id}")
         self.process.start(self._main())
 
     async def _main(self) -> None:
-        await asyncio.gather(*(seat.contend() for seat in self.seats.values()))
+        self.running = asyncio.create_task(self.leases.run())
+        for seat in self.seats.values():
+            seat.leading = asyncio.create_task(seat.lead())
+
+    @property
+    def leads(self) -> bool:
+        """Anything."""
+        return self.process.alive and any(seat.leads for seat in self.seats.values())
+
+    def stop(self) -> None:
+        """As by SIGTERM."""
+        self.world.tell(self.name, "is stopped")
+        self.process.start(self._stop())
+
+    async def _stop(self) -> None:
+        self.running.cancel()
+        for seat in self.seats.values():
+            seat.leader.end()
+        await asyncio.gather(*(seat.leading for seat in self.seats.values()))
+        await self.leases.close()
+        self.process.crash()
 
     def new_job_id(self) -> str:
         self._jobs += 1
@@ -207,6 +217,8 @@ class Server:
     async def _serve(self, socket: Socket, pool: str) -> None:
         try:
             await self.seats[pool].gateway.serve(socket, socket)
+        except ConnectionError:
+            pass  # it has gone before it was refused
         finally:
             await socket.close()
 

@@ -1,0 +1,204 @@
+"""The hand that breaks things: faults at random moments, each for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from towline.simulation.faults.client import Clients
+from towline.simulation.faults.network import Network, Way
+from towline.simulation.faults.node import Node
+from towline.simulation.faults.server import Server
+from towline.simulation.faults.storing import STORE, Database
+from towline.simulation.faults.world import MS, SECOND, World
+
+FIRST_US, LAST_US = 100 * MS, 4 * SECOND
+"""Between two faults."""
+STEPS = 60
+"""A server that is to die dies within so many of its steps."""
+
+
+class Trouble:
+    """``begin`` until the world is not ``faulty`` any more; ``heal`` then mends everything at once."""
+
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        database: Database,
+        servers: list[Server],
+        nodes: list[Node],
+        clients: Clients,
+    ) -> None:
+        self.world = world
+        self.network = network
+        self.database = database
+        self.servers = servers
+        self.nodes = nodes
+        self.clients = clients
+        self._struck: dict[str, str] = {}
+        database.struck = self._at_a_commit
+        self._kinds: list[tuple[float, str, Callable[[], None]]] = [
+            (3.0, "a link breaks", self._break_link),
+            (2.0, "a node is cut off", self._cut_node),
+            (2.0, "a way is slow", self._slow_way),
+            (1.5, "a server is cut off from the store", self._cut_store),
+            (0.7, "a server is cut off from a node", self._cut_server_node),
+            (1.5, "a server is killed", self._kill_server),
+            (1.0, "a server freezes", self._freeze_server),
+            (0.5, "a server stops cleanly", self._stop_server),
+            (0.4, "the store is down", self._store_down),
+            (0.8, "an agent dies", self._agent_dies),
+            (0.6, "an agent freezes", self._agent_freezes),
+            (0.8, "a supervisor dies", self._supervisor_dies),
+            (0.8, "a supervisor freezes", self._supervisor_freezes),
+            (0.7, "a machine loses its power", self._power_fails),
+            (0.7, "a node is drained", self._drain),
+            (0.7, "a queue changes", self.clients.change_queue),
+        ]
+        self._weights = [weight for weight, _, _ in self._kinds]
+
+    def begin(self) -> None:
+        self.world.after(self.world.random.randrange(FIRST_US, LAST_US), self._strike)
+
+    def _strike(self) -> None:
+        if not self.world.faulty:
+            return
+        random = self.world.random
+        _, name, strike = random.choices(self._kinds, self._weights)[0]
+        self.world.count(name)
+        self.world.tell("fault", name)
+        strike()
+        self.begin()
+
+    def heal(self) -> None:
+        """No fault any more; whatever is down comes back."""
+        self.world.faulty = False
+        self.world.tell("fault", "all is healed")
+        self.database.down = False
+        self.network.heal_all()
+        for server in self.servers:
+            server.process.thaw()
+            server.process.light(-1, lambda: None)
+            if not server.process.alive:
+                server.start()
+        for node in self.nodes:
+            self.clients.undrain(node.pool, node.name)
+
+    # --- how long -------------------------------------------------------------------------------------
+    def _while_us(self) -> int:
+        """Often short of every time-out, sometimes beyond all of them."""
+        random = self.world.random
+        return random.choice((random.randrange(3 * SECOND), random.randrange(12 * SECOND), random.randrange(50 * SECOND)))
+
+    def _cut(self, ways: list[Way], for_us: int) -> None:
+        self.network.cut(ways)
+        self.world.after(for_us, self.network.heal, ways)
+
+    def _some_of(self, one: Way) -> list[Way]:
+        """One way, the other, or both."""
+        back = (one[1], one[0])
+        return self.world.random.choice(([one], [back], [one, back], [one, back]))
+
+    def _server(self) -> Server:
+        """One that leads something, more often than not."""
+        leading = [server for server in self.servers if server.leads]
+        random = self.world.random
+        return random.choice(leading if leading and random.random() < 0.7 else self.servers)
+
+    # --- the network ----------------------------------------------------------------------------------
+    def _break_link(self) -> None:
+        node = self.world.random.choice(self.nodes)
+        for wire in self.network.wires_of(node.name):
+            wire.break_()
+
+    def _cut_node(self) -> None:
+        node = self.world.random.choice(self.nodes)
+        directions = self.world.random.choice((0, 1, 2))
+        ways: list[Way] = []
+        for server in self.servers:
+            ways += [(node.name, server.name)] if directions != 1 else []
+            ways += [(server.name, node.name)] if directions != 0 else []
+        self._cut(ways, self._while_us())
+
+    def _cut_server_node(self) -> None:
+        node, server = self.world.random.choice(self.nodes), self._server()
+        self._cut(self._some_of((node.name, server.name)), self._while_us())
+
+    def _cut_store(self) -> None:
+        """From the store, and not from its agents."""
+        self._cut(self._some_of((self._server().name, STORE)), self._while_us())
+
+    def _slow_way(self) -> None:
+        random = self.world.random
+        node, server = random.choice(self.nodes), self._server()
+        way = random.choice(((node.name, server.name), (server.name, node.name), (server.name, STORE)))
+        self.network.slow(way, random.randrange(50 * MS, 6 * SECOND))
+        self.world.after(self._while_us(), self.network.slow, way, 0)
+
+    # --- servers and the store ------------------------------------------------------------------------
+    def _kill_server(self) -> None:
+        """At any await that is near, or around the next of its commits."""
+        server, random = self._server(), self.world.random
+        if random.random() < 0.5:
+            self._struck[server.name] = "killed"
+        else:
+            server.process.light(random.randrange(STEPS), server.process.crash)
+        self.world.after(random.randrange(500 * MS, 15 * SECOND), self._restart, server)
+
+    def _restart(self, server: Server) -> None:
+        server.process.crash()
+        server.start()
+
+    def _freeze_server(self) -> None:
+        server, random = self._server(), self.world.random
+        process = server.process
+        if random.random() < 0.3:
+            self._struck[server.name] = "frozen"
+        else:
+            process.light(random.randrange(STEPS), process.freeze)
+        self.world.after(self._while_us(), process.thaw)
+
+    def _at_a_commit(self, who: str, _: str) -> None:
+        """What it has asked for is done, and it has not heard of that."""
+        how = self._struck.pop(who, None) if self.world.faulty else None
+        server = next((server for server in self.servers if server.name == who), None)
+        if how is None or server is None:
+            return
+        if how == "killed":
+            server.process.crash()
+        else:
+            server.process.freeze()
+            self.world.after(self._while_us(), server.process.thaw)
+
+    def _stop_server(self) -> None:
+        server = self._server()
+        if server.process.alive:
+            server.stop()
+            self.world.after(self.world.random.randrange(3 * SECOND, 15 * SECOND), self._restart, server)
+
+    def _store_down(self) -> None:
+        self.database.down = True
+        self.world.after(self._while_us() // 2, self._store_up)
+
+    def _store_up(self) -> None:
+        self.database.down = False
+
+    # --- nodes ----------------------------------------------------------------------------------------
+    def _agent_dies(self) -> None:
+        self.world.random.choice(self.nodes).agent_dies(self._while_us() // 2)
+
+    def _agent_freezes(self) -> None:
+        self.world.random.choice(self.nodes).agent_freezes(self._while_us())
+
+    def _supervisor_dies(self) -> None:
+        self.world.random.choice(self.nodes).host.supervisor_dies()
+
+    def _supervisor_freezes(self) -> None:
+        self.world.random.choice(self.nodes).host.supervisor_freezes(self._while_us())
+
+    def _power_fails(self) -> None:
+        self.world.random.choice(self.nodes).power_fails(self.world.random.randrange(SECOND, 30 * SECOND))
+
+    def _drain(self) -> None:
+        node = self.world.random.choice(self.nodes)
+        self.clients.drain(node.pool, node.name)
