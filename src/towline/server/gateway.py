@@ -250,6 +250,9 @@ class Gateway:
             return
         if link.is_gone:
             return  # its end has been told, behind its NodeUp
+        if not self._leader.leads:
+            link.close()  # Welcome answers a heartbeat too
+            return
         older = self._links.get(link.node)
         if older is not None:
             older.close()

@@ -16,11 +16,12 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from towline import garbage
+from towline.coordination.port import ForLife, Lease
 from towline.core.commands import Command, Order, Tick
 from towline.core.placement.choosing.rules import Rules
 from towline.core.pool import Pool
 from towline.core.rows import Changes, JobRow, PoolSnapshot
-from towline.errors import OperatorError, RetryError, StoreError, Unavailable
+from towline.errors import OperatorError, RetryError, StaleTerm, StoreError, Unavailable
 from towline.identity.roles import DEFAULT
 from towline.model.states import JobState, Reason
 from towline.server.leader.aftermath import Aftermath
@@ -31,6 +32,9 @@ from towline.server.settings import Settings
 from towline.store.port import Store
 
 T = TypeVar("T")
+
+FLYING_S = 5.0
+"""So long a leader that steps down waits for the commit that is under way; then its outcome is unknown."""
 
 
 class Audience(Protocol):
@@ -60,7 +64,7 @@ class Unmetered:
 
 
 class Leader:
-    """Leads one pool for as long as ``run`` runs; ``put`` and ``ask`` may be called at any time."""
+    """Leads one pool while ``run`` runs and the lease is ours; ``put`` and ``ask`` may be called any time."""
 
     def __init__(
         self,
@@ -71,7 +75,9 @@ class Leader:
         audience: Audience,
         rules: Callable[[], Rules] = Rules,
         meter: Meter | None = None,
+        lease: Lease | None = None,
     ) -> None:
+        self._lease = lease or ForLife()
         self._store = store
         self._clock = clock
         self._settings = settings
@@ -83,6 +89,9 @@ class Leader:
         self._inbox: deque[Entry] = deque()
         self._wake = asyncio.Event()
         self._ending = False
+        self._ended = asyncio.Event()
+        self._leaving = False
+        """The lease is lost, or another server is to have it."""
         self._pool: Pool | None = None
         self._applier: Applier | None = None
         self._commit_no = 0
@@ -98,7 +107,7 @@ class Leader:
     def put(self, command: Command, answered: Answered, key: tuple[str, str] | None = None) -> None:
         """Queue a command. ``answered`` is called once, in this thread: with the answer after its commit,
         with a RequestError, or with Unavailable where it may or may not have taken effect."""
-        if self._ending or not self.ready.is_set():
+        if self._ending or self._leaving or not self.ready.is_set():
             answered(self._unavailable())
             return
         self._inbox.append(Entry(command, answered, key))
@@ -130,9 +139,15 @@ class Leader:
 
     def heard(self, node: str) -> int:
         """A heartbeat: returns the term to answer with, 0 where it must not be answered."""
-        if self._pool is None or not self.ready.is_set():
+        if self._pool is None or not self.leads:
             return 0
         return self.term if self._pool.heard(node, self._clock.now_ms()) else 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether nobody else can lead the pool at this moment: asked after a node was heard, and before it
+        is told anything that its lease depends on."""
+        return self.ready.is_set() and self._lease.held
 
     @property
     def stopped(self) -> str | None:
@@ -149,17 +164,27 @@ class Leader:
     def end(self) -> None:
         """Finish what has arrived, then return from ``run``."""
         self._ending = True
+        self._ended.set()
         self._wake.set()
 
     async def run(self) -> None:
-        """Lead until ``end``: load, work, and after any failure load again."""
+        """Lead until ``end`` whenever the lease is ours: load, work, and after any failure load again."""
+        try:
+            await self._run()
+        finally:
+            await self._lease.give_up()
+
+    async def _run(self) -> None:
         backoff_ms = self._settings.backoff_first_ms
         while not self._ending and self.stopped is None:
             before = self._commits
+            if not await self._elected():
+                return
             try:
                 await self._take_over()
-                await self._lead()
-                return
+                await self._lead_while_ours()
+                if self._ending:
+                    return
             except PoisonedEntry as poisoned:
                 self._aftermath.judge(poisoned)
             except (RetryError, StoreError) as error:
@@ -172,6 +197,18 @@ class Leader:
             if not self._ending:
                 await asyncio.sleep(backoff_ms / 1000)
             backoff_ms = min(2 * backoff_ms, self._settings.backoff_max_ms)
+
+    async def _elected(self) -> bool:
+        """Wait for the lease; False where the end comes first."""
+        if self._lease.held:
+            return True
+        waits = [asyncio.ensure_future(self._lease.acquire()), asyncio.ensure_future(self._ended.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return not self._ending
 
     async def _take_over(self) -> None:
         """Raise the term first, then load: from here on no other leader's commit lands."""
@@ -219,8 +256,30 @@ class Leader:
         self._audience.stepped_down()
 
     # --- work ---------------------------------------------------------------------------------------
+    async def _lead_while_ours(self) -> None:
+        """Raises what made this leadership end; returns once all is committed after ``end``, or where another
+        server is to lead."""
+        self._leaving = False
+        watching = asyncio.create_task(self._lease.leaving())
+        watching.add_done_callback(self._let_go)
+        try:
+            await self._lead()
+        finally:
+            watching.remove_done_callback(self._let_go)
+            watching.cancel()
+        if self._leaving:
+            self.ready.clear()
+            await self._lease.give_up()
+
+    def _let_go(self, _: object) -> None:
+        self._leaving = True
+        if not self._lease.held:  # nodes are not to wait for what the store may never answer
+            self.ready.clear()
+            self._trouble = "this server has lost the lease"
+            self._audience.stepped_down()
+        self._wake.set()
+
     async def _lead(self) -> None:
-        """Raises what made this leadership end; returns after ``end``."""
         batch = Batch()
         flying: asyncio.Task[None] | None = None
         sending: Batch | None = None
@@ -229,6 +288,8 @@ class Leader:
                 if flying is not None and flying.done():
                     flying.result()
                     flying = sending = None
+                if not self._lease.held:
+                    raise StaleTerm("this server has lost the lease of the pool")
                 self._apply_inbox(batch)
                 if flying is None:
                     if self._due(batch):
@@ -236,7 +297,7 @@ class Leader:
                         sending, batch = batch, Batch()
                         flying = asyncio.create_task(self._commit(sending))
                         flying.add_done_callback(self._woken)
-                    elif self._ending:
+                    elif self._ending or self._leaving:
                         return
                 await self._sleep(batch, idle=flying is None)
         finally:
@@ -247,8 +308,11 @@ class Leader:
     ) -> None:
         """The commit under way may yet land; what was computed on top of it never leaves."""
         if flying is not None and sending is not None:
-            await asyncio.wait([flying])
-            if not flying.cancelled() and flying.exception() is not None:
+            await asyncio.wait([flying], timeout=None if self._lease.held else FLYING_S)
+            if not flying.done():
+                flying.cancel()
+                sending.refuse(self._unavailable())
+            elif not flying.cancelled() and flying.exception() is not None:
                 sending.refuse(self._unavailable())
         batch.refuse(self._unavailable())
 
@@ -273,7 +337,7 @@ class Leader:
             return True
         if not batch.entries:
             return False
-        return self._ending or self._held_s(batch) <= 0
+        return self._ending or self._leaving or self._held_s(batch) <= 0
 
     def _held_s(self, batch: Batch) -> float:
         """For how long to hold a batch back so that more fits into its commit (0: not at all).
