@@ -113,7 +113,7 @@ class Seat:
         settings = Settings(home=Path("/nowhere"), listen="127.0.0.1:1", pool=pool)
         self.lease = server.leases.lease(pool)
         self.gateway = Gateway(Feed(pool, store, 100), settings)
-        self.leader = WatchedLeader(store, clocks, settings, NoHand(), self.gateway)
+        self.leader = WatchedLeader(store, clocks, settings, NoHand(), self.gateway, lease=self.lease)
         self.leader.answered = lambda term: server.truth.heartbeat_answered(server.name, pool, term)
         self.gateway.attach(self.leader)
         self.intake = Intake(store, self.leader, "default", pool, new_id=server.new_job_id)
@@ -121,24 +121,11 @@ class Seat:
 
     @property
     def leads(self) -> bool:
-        return self.leader.ready.is_set() and self.lease.held
+        return self.leader.leads
 
     @property
     def pool_in_memory(self) -> Pool | None:
         return self.leader._pool if self.leader.ready.is_set() else None
-
-    async def lead(self) -> None:
-        while True:
-            await self.lease.acquire()
-            if self.leader._ending:
-                return
-            leading = asyncio.create_task(self.leader.run())
-            leaving = asyncio.create_task(self.lease.leaving())
-            await asyncio.wait([leading, leaving], return_when=asyncio.FIRST_COMPLETED)
-            for task in (leading, leaving):
-                task.cancel()
-            await asyncio.gather(leading, leaving, return_exceptions=True)
-            await self.lease.give_up()
 
 
 class Server:
@@ -173,7 +160,7 @@ class Server:
     async def _main(self) -> None:
         self.running = asyncio.create_task(self.leases.run())
         for seat in self.seats.values():
-            seat.leading = asyncio.create_task(seat.lead())
+            seat.leading = asyncio.create_task(seat.leader.run())
 
     @property
     def leads(self) -> bool:
@@ -186,10 +173,11 @@ class Server:
         self.process.start(self._stop())
 
     async def _stop(self) -> None:
-        self.running.cancel()
+        """What has arrived is committed first, while the leases are still renewed."""
         for seat in self.seats.values():
             seat.leader.end()
         await asyncio.gather(*(seat.leading for seat in self.seats.values()))
+        self.running.cancel()
         await self.leases.close()
         self.process.crash()
 
