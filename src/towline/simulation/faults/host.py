@@ -64,6 +64,11 @@ class Host:
         return not self._down
 
     @property
+    def lives_by_lease(self) -> bool:
+        """Whether anything does."""
+        return bool(self._leased)
+
+    @property
     def idle(self) -> bool:
         return not self.journal and not self._running
 

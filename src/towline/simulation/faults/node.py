@@ -27,7 +27,9 @@ PATIENCE_US = 2 * BEAT_US
 OPEN_TIMEOUT_US = 30 * SECOND
 MOST_OPENING = 4
 SLOW_MS = 250
-LENGTHS_US = (MS, 10 * MS, 100 * MS, 500 * MS, 3 * SECOND, 3 * SECOND, 30 * SECOND, 90 * SECOND)
+SHORT_US = (MS, 10 * MS, 100 * MS, 500 * MS, 3 * SECOND, 3 * SECOND)
+LENGTHS_US = (*SHORT_US, 30 * SECOND, 60 * SECOND)
+"""Of containers; the long ones while there are faults."""
 PREPARATIONS_US = (0, 0, 0, 0, 500 * MS, 40 * SECOND)
 PROTECTS = (rules.PROTECTION,)
 
@@ -205,7 +207,8 @@ class Agent:
         for name, _, _ in order.elements:
             self._preparing[name] = None
             code = random.choices((0, 1, 2), (0.85, 0.1, 0.05))[0]
-            plan = Plan(name, lease_ms, random.choice(LENGTHS_US), code)
+            length_us = random.choice(LENGTHS_US if self.world.faulty else SHORT_US)
+            plan = Plan(name, lease_ms, length_us, code)
             takes_us = random.choice(PREPARATIONS_US)
             if takes_us > SLOW_MS * MS:
                 self.world.after(SLOW_MS * MS, self._slow, name)

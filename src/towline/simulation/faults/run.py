@@ -26,7 +26,7 @@ from towline.simulation.faults.world import SECOND, World
 from towline.store.memory import MemoryStore
 
 MODES = ("safety", "liveness")
-FAULTS_US = {"safety": 150 * SECOND, "liveness": 90 * SECOND}
+FAULTS_US = {"safety": 110 * SECOND, "liveness": 75 * SECOND}
 LEAST_DELIVERED = 2_000
 LEAST_FAULTS = 20
 HEAL_US = 3_600 * SECOND
@@ -83,7 +83,7 @@ class Simulation:
         self.pools = ["default", "other"][: random.choice((1, 1, 2))]
         for pool in self.pools:
             now(store.pool_create(pool))
-        names = [f"server{at}" for at in range(random.choice((1, 2, 3, 3)))]
+        names = [f"server{at}" for at in range(random.choice((1, 2, 3, 3, 3)))]
         self.servers = [
             Server(world, self.network, self.database, self.truth, name, self.pools) for name in names
         ]
@@ -101,8 +101,8 @@ class Simulation:
         random = self.world.random
         for pool in self.pools:
             yield pool, 4000
-            yield pool, 4000
-        for _ in range(random.choice((1, 2, 3, 4, 5, 6, 6, random.randint(7, MOST_NODES - 4)))):
+        more = random.randint(1, 6) if random.random() < 0.95 else random.randint(7, MOST_NODES - 4)
+        for _ in range(more):
             yield random.choice(self.pools), random.choice((1000, 2000, 4000))
 
     def _done(self, who: str, name: str, args: tuple[object, ...], answer: object) -> None:

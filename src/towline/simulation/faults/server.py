@@ -179,7 +179,7 @@ class Server:
         await asyncio.gather(*(seat.leading for seat in self.seats.values()))
         self.running.cancel()
         await self.leases.close()
-        self.process.crash()
+        self.world.after(0, self.process.crash)
 
     def new_job_id(self) -> str:
         self._jobs += 1

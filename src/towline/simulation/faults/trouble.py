@@ -13,6 +13,7 @@ from towline.simulation.faults.world import MS, SECOND, World
 
 FIRST_US, LAST_US = 100 * MS, 4 * SECOND
 """Between two faults."""
+RECOVERY_US = 8 * SECOND
 STEPS = 60
 """A server that is to die dies within so many of its steps."""
 
@@ -36,10 +37,13 @@ class Trouble:
         self.nodes = nodes
         self.clients = clients
         self._struck: dict[str, str] = {}
+        self._troubled_us: dict[str, int] = {}
+        """Until when each server has its trouble, and some time to get over it."""
         database.struck = self._at_a_commit
         self._kinds: list[tuple[float, str, Callable[[], None]]] = [
             (3.0, "a link breaks", self._break_link),
             (2.0, "a node is cut off", self._cut_node),
+            (1.5, "a node is heard late, and then cut off", self._lag_and_cut),
             (2.0, "a way is slow", self._slow_way),
             (1.5, "a server is cut off from the store", self._cut_store),
             (0.7, "a server is cut off from a node", self._cut_server_node),
@@ -88,7 +92,11 @@ class Trouble:
     def _while_us(self) -> int:
         """Often short of every time-out, sometimes beyond all of them."""
         random = self.world.random
-        return random.choice((random.randrange(3 * SECOND), random.randrange(12 * SECOND), random.randrange(50 * SECOND)))
+        return random.randrange(random.choice((3, 12, 45)) * SECOND)
+
+    def _long_us(self) -> int:
+        """Beyond every lease and every patience."""
+        return self.world.random.randrange(26 * SECOND, 45 * SECOND)
 
     def _cut(self, ways: list[Way], for_us: int) -> None:
         self.network.cut(ways)
@@ -105,58 +113,99 @@ class Trouble:
         random = self.world.random
         return random.choice(leading if leading and random.random() < 0.7 else self.servers)
 
+    def _victim(self, for_us: int) -> Server | None:
+        """A server that is well, for a fault that lasts so long; None where enough of them are in trouble:
+        where nobody ever leads, nothing can go wrong."""
+        now_us, server = self.world.now_us, self._server()
+        troubled = sum(until_us > now_us for until_us in self._troubled_us.values())
+        if troubled >= (len(self.servers) + 1) // 2 or self._troubled_us.get(server.name, 0) > now_us:
+            return None
+        self._troubled_us[server.name] = now_us + for_us + RECOVERY_US
+        return server
+
+    def _node(self) -> Node:
+        """One on which something lives by its lease, more often than not."""
+        leased = [node for node in self.nodes if node.host.lives_by_lease]
+        random = self.world.random
+        return random.choice(leased if leased and random.random() < 0.7 else self.nodes)
+
     # --- the network ----------------------------------------------------------------------------------
     def _break_link(self) -> None:
-        node = self.world.random.choice(self.nodes)
+        node = self._node()
         for wire in self.network.wires_of(node.name):
             wire.break_()
 
     def _cut_node(self) -> None:
-        node = self.world.random.choice(self.nodes)
         directions = self.world.random.choice((0, 1, 2))
-        ways: list[Way] = []
-        for server in self.servers:
-            ways += [(node.name, server.name)] if directions != 1 else []
-            ways += [(server.name, node.name)] if directions != 0 else []
-        self._cut(ways, self._while_us())
+        there, back = self._ways_of(self._node())
+        ways = [*(there if directions != 1 else []), *(back if directions != 0 else [])]
+        self._cut(ways, self.world.random.choice((self._while_us(), self._long_us())))
+
+    def _lag_and_cut(self) -> None:
+        """First what it is told comes late, then nothing at all."""
+        random = self.world.random
+        there, back = self._ways_of(self._node())
+        lag_us = random.randrange(SECOND, 5 * SECOND)
+        for way in back:
+            self.network.slow(way, lag_us)
+        cut_after_us = 2 * lag_us + random.randrange(4 * SECOND)
+        for_us = self._long_us()
+        self.world.after(cut_after_us, self._cut, [*there, *back], for_us)
+        for way in back:
+            self.world.after(cut_after_us + for_us, self.network.slow, way, 0)
+
+    def _ways_of(self, node: Node) -> tuple[list[Way], list[Way]]:
+        """To all servers, and back."""
+        names = [server.name for server in self.servers]
+        return [(node.name, name) for name in names], [(name, node.name) for name in names]
 
     def _cut_server_node(self) -> None:
-        node, server = self.world.random.choice(self.nodes), self._server()
+        node, server = self._node(), self._server()
         self._cut(self._some_of((node.name, server.name)), self._while_us())
 
     def _cut_store(self) -> None:
         """From the store, and not from its agents."""
-        self._cut(self._some_of((self._server().name, STORE)), self._while_us())
+        for_us = self._while_us()
+        if (server := self._victim(for_us)) is not None:
+            self._cut(self._some_of((server.name, STORE)), for_us)
 
     def _slow_way(self) -> None:
         random = self.world.random
-        node, server = random.choice(self.nodes), self._server()
-        way = random.choice(((node.name, server.name), (server.name, node.name), (server.name, STORE)))
+        node, server, for_us = random.choice(self.nodes), self._server(), self._while_us()
+        ways = [(node.name, server.name), (server.name, node.name)]
+        if random.random() < 0.3 and (victim := self._victim(for_us)) is not None:
+            ways = [(victim.name, STORE), (STORE, victim.name)]
+        way = random.choice(ways)
         self.network.slow(way, random.randrange(50 * MS, 6 * SECOND))
-        self.world.after(self._while_us(), self.network.slow, way, 0)
+        self.world.after(for_us, self.network.slow, way, 0)
 
     # --- servers and the store ------------------------------------------------------------------------
     def _kill_server(self) -> None:
         """At any await that is near, or around the next of its commits."""
-        server, random = self._server(), self.world.random
+        random = self.world.random
+        for_us = random.randrange(500 * MS, 15 * SECOND)
+        if (server := self._victim(for_us)) is None:
+            return
         if random.random() < 0.5:
             self._struck[server.name] = "killed"
         else:
             server.process.light(random.randrange(STEPS), server.process.crash)
-        self.world.after(random.randrange(500 * MS, 15 * SECOND), self._restart, server)
+        self.world.after(for_us, self._restart, server)
 
     def _restart(self, server: Server) -> None:
         server.process.crash()
         server.start()
 
     def _freeze_server(self) -> None:
-        server, random = self._server(), self.world.random
+        for_us = self._while_us()
+        if (server := self._victim(for_us)) is None:
+            return
         process = server.process
-        if random.random() < 0.3:
+        if self.world.random.random() < 0.3:
             self._struck[server.name] = "frozen"
         else:
-            process.light(random.randrange(STEPS), process.freeze)
-        self.world.after(self._while_us(), process.thaw)
+            process.light(self.world.random.randrange(STEPS), process.freeze)
+        self.world.after(for_us, process.thaw)
 
     def _at_a_commit(self, who: str, _: str) -> None:
         """What it has asked for is done, and it has not heard of that."""
@@ -171,30 +220,33 @@ class Trouble:
             self.world.after(self._while_us(), server.process.thaw)
 
     def _stop_server(self) -> None:
-        server = self._server()
-        if server.process.alive:
+        for_us = self.world.random.randrange(3 * SECOND, 15 * SECOND)
+        server = self._victim(for_us)
+        if server is not None and server.process.alive:
             server.stop()
-            self.world.after(self.world.random.randrange(3 * SECOND, 15 * SECOND), self._restart, server)
+            self.world.after(for_us, self._restart, server)
 
     def _store_down(self) -> None:
-        self.database.down = True
-        self.world.after(self._while_us() // 2, self._store_up)
+        for_us = self._while_us() // 2
+        if self._victim(for_us) is not None:
+            self.database.down = True
+            self.world.after(for_us, self._store_up)
 
     def _store_up(self) -> None:
         self.database.down = False
 
     # --- nodes ----------------------------------------------------------------------------------------
     def _agent_dies(self) -> None:
-        self.world.random.choice(self.nodes).agent_dies(self._while_us() // 2)
+        self._node().agent_dies(self._while_us() // 2)
 
     def _agent_freezes(self) -> None:
-        self.world.random.choice(self.nodes).agent_freezes(self._while_us())
+        self._node().agent_freezes(self._while_us())
 
     def _supervisor_dies(self) -> None:
-        self.world.random.choice(self.nodes).host.supervisor_dies()
+        self._node().host.supervisor_dies()
 
     def _supervisor_freezes(self) -> None:
-        self.world.random.choice(self.nodes).host.supervisor_freezes(self._while_us())
+        self._node().host.supervisor_freezes(self._while_us())
 
     def _power_fails(self) -> None:
         self.world.random.choice(self.nodes).power_fails(self.world.random.randrange(SECOND, 30 * SECOND))

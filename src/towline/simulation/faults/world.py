@@ -19,6 +19,7 @@ START_MS = 1_800_000_000_000
 LAST_STEPS = 40
 """So many of the schedule's last steps are shown where a promise is broken."""
 MOST_BROKEN = 5
+ASKED_EVERY = 64
 
 
 class World:
@@ -39,7 +40,7 @@ class World:
         """Of every message and when it arrived: two histories of the same digest are the same."""
         self._last: deque[tuple[int, str, str, str, Any]] = deque(maxlen=LAST_STEPS)
         self._queue: list[tuple[int, int, Callable[..., object], tuple[Any, ...]]] = []
-        self._added = 0
+        self._added = self._looked = 0
 
     def after(self, delay_us: int, happening: Callable[..., object], *args: Any) -> None:
         """Let something happen later; what is due at one moment happens in the order it was added."""
@@ -81,16 +82,21 @@ class World:
 
     def run(self, until: Callable[[], bool], most_us: int, every: int, look: Callable[[], None]) -> bool:
         """Let things happen until a condition holds or a promise is broken (True), or the time is up
-        (False). ``look`` is called each ``every`` steps."""
+        (False). ``look`` is called each ``every`` steps; the condition is asked each ``ASKED_EVERY``."""
         end_us = self.now_us + most_us
         queue, broken = self._queue, self.broken
-        while not (broken or until()):
+        asked = 0
+        while not broken:
+            if asked == 0 and until():
+                return True
+            asked = (asked + 1) % ASKED_EVERY
             if not queue or queue[0][0] > end_us:
                 self.now_us = end_us
                 return False
             self.now_us, _, happening, args = heappop(queue)
             self.steps += 1
             happening(*args)
-            if self.steps % every == 0:
+            if self.steps >= self._looked + every:
+                self._looked = self.steps
                 look()
         return True
