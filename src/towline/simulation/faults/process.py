@@ -130,7 +130,6 @@ class Process:
                         continue
                 handle = ready.popleft()
                 if not handle.cancelled():
-                    self.world.steps += 1
                     handle._run()
         finally:
             asyncio._set_running_loop(None)

@@ -6,6 +6,7 @@ and then everything has to finish.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ class Simulation:
             Node(world, self.network, self.truth, self.servers, f"node{at}", pool, cpu)
             for at, (pool, cpu) in enumerate(self._machines())
         ]
+        self._looked_at = 0
         self.clients = Clients(world, self.network, self.truth, self.servers, self.pools)
         self.trouble = Trouble(
             world, self.network, self.database, self.servers, self.nodes, self.clients
@@ -140,6 +142,7 @@ class Simulation:
 
     def _verdict(self, healed: bool) -> Verdict:
         world = self.world
+        self._looked_at = -1
         if not world.broken:
             self.look()
         if not world.broken:
@@ -164,7 +167,10 @@ class Simulation:
         return verdict
 
     def look(self) -> None:
-        """Everything that can be told without waiting for the end."""
+        """Everything that can be told without waiting for the end, where anything has happened."""
+        if self.truth.commits == self._looked_at:
+            return
+        self._looked_at = self.truth.commits
         for server in self.servers:
             for seat in server.seats.values():
                 if (pool := seat.pool_in_memory) is not None:
@@ -196,13 +202,17 @@ class Simulation:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Servers that are simulated do not log."""
-    before = structlog.get_config()
+    """Servers that are simulated do not log; and the collector of garbage, which looks at everything again and
+    again, has to wait until the history has ended."""
+    before, collects = structlog.get_config(), gc.isenabled()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(CRITICAL))
+    gc.disable()
     try:
         yield
     finally:
         structlog.configure(**before)
+        if collects:
+            gc.enable()
 
 
 def simulate(seed: int, mode: str | None = None, store: Callable[[], MemoryStore] = MemoryStore) -> Verdict:
