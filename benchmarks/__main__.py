@@ -14,6 +14,7 @@ import msgspec
 from benchmarks import (
     alone,
     artifacts,
+    commits,
     containers,
     core,
     dag,
@@ -33,6 +34,7 @@ from benchmarks.figures import Options, Report, table, verdict
 
 BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "core": core.run,
+    "commits": commits.run,
     "scheduler-core": scheduler_core.run,
     "placement": placement.run,
     "packing": packing.run,

@@ -30,12 +30,15 @@ if TYPE_CHECKING:
     from towline.model.job import JobSpec
     from towline.runtime.policy import Policy
     from towline.server.access.cluster import Access
+    from towline.server.api.service import Service
     from towline.server.artifacts.keeping import Keeping
+    from towline.server.events import Feed
     from towline.server.intake import Intake
     from towline.server.leader import Leader
     from towline.server.logs.receiving import Receiving
     from towline.server.logs.retention import Retention
     from towline.server.metrics import Metrics
+    from towline.server.peers.joined import Joined
     from towline.server.process.local import Remote
     from towline.server.process.node import AgentProcess
     from towline.server.settings import Settings
@@ -156,9 +159,7 @@ async def _serve(settings: Settings, *, with_agent: bool) -> int:
 
 async def _build_and_run(settings: Settings, listener: socket.socket, agent: AgentProcess | None) -> None:
     from towline.identity.roles import DEFAULT
-    from towline.server.access.audit import Audit
-    from towline.server.access.auditing import audited
-    from towline.server.api.app import local_app, make_app
+    from towline.server.api.app import local_app
     from towline.server.api.service import Service
     from towline.server.events import Feed
     from towline.server.facts import Facts
@@ -167,24 +168,25 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.server.leader.clock import Clock
     from towline.server.leader.rules import rules_maker
     from towline.server.process.local import LocalServer
-    from towline.server.webhooks.delivering import Deliverer
-    from towline.store.sqlite import SqliteStore
+    from towline.store import make_store
 
-    store = SqliteStore(settings.home / "state.db")
+    store = make_store(settings.store_url, settings.home)
     await store.open()
     in_hand = InHand(in_hand_path(settings.home))
     feed = Feed(settings.pool, store, settings.event_tail)
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
     receiving, keeping = (None, None) if access is None else await _kept_of_nodes(settings, store)
-    gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving)
+    joined = await _joined(settings, store, access, feed, [logins.load, secrets.load], receiving)
+    gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving, joined)
     metrics = _metrics(settings)
     audience = gateway if metrics is None else metrics.between(gateway)
-    leader = Leader(store, Clock(), settings, in_hand, audience, rules_maker(*settings.rules), metrics)
+    lease, rules = None if joined is None else joined.lease, rules_maker(*settings.rules)
+    leader = Leader(store, Clock(), settings, in_hand, audience, rules, metrics, lease)
     gateway.attach(leader)
-    archive = None if receiving is None else receiving.archive
+    archive = receiving and receiving.archive
     retention = _retention(settings, store, archive, keeping)
-    server = LocalServer(settings, store, leader, gateway, retention)
+    server = LocalServer(settings, store, leader, gateway, retention, joined)
     facts = Facts(store, DEFAULT)
     service = Service(
         settings=settings,
@@ -203,17 +205,65 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         archive=archive,
         keeping=keeping,
         metrics=metrics,
+        joined=joined,
     )
     if metrics is not None:
         metrics.watch(leader.opinion, lambda: leader.term, lambda: gateway.open_links)
-    app = make_app(service)
-    if access is not None:
-        app = audited(app, Audit(store))
-    deliver = Deliverer(settings.pool, store, feed, facts, secrets.values_for, settings.targets).run
-    await server.run(local_app(app), listener, agent, _remote(settings, app, access), deliver)
+    app = _app(service)
+    await server.run(local_app(app), listener, agent, _remote(settings, app, access), _deliver(service))
     if archive is not None:
         await asyncio.to_thread(archive.close)
     in_hand.close()
+
+
+def _app(service: Service) -> ASGIApp:
+    """The API with its audit; and where other servers share the store, what is the leader's goes to it."""
+    from towline.server.access.audit import Audit
+    from towline.server.access.auditing import audited
+    from towline.server.api.app import make_app
+
+    app = make_app(service)
+    if service.access is not None:
+        app = audited(app, Audit(service.store))
+    if service.joined is not None:
+        app = service.joined.door(app, lambda: service.leader.leads)
+    return app
+
+
+def _deliver(service: Service) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Sends webhooks, beginning anew with each leadership."""
+    from towline.server.webhooks.delivering import Deliverer
+
+    settings, secret = service.settings, service.secrets.values_for
+
+    async def deliver() -> None:
+        pool, targets = settings.pool, settings.targets
+        await Deliverer(pool, service.store, service.feed, service.facts, secret, targets).run()
+
+    return deliver
+
+
+async def _joined(
+    settings: Settings,
+    store: Store,
+    access: Access | None,
+    feed: Feed,
+    reloads: Sequence[Callable[[], Awaitable[None]]],
+    receiving: Receiving | None,
+) -> Joined | None:
+    """What a server has beyond others where it shares its store. Raises WrongSetting."""
+    if not settings.store_url:
+        return None
+    if access is None:
+        raise WrongSetting("store_url is set, but listen is not: servers that share a store reach each other")
+    from towline.server.peers.joined import Joined
+
+    joined = Joined(settings, store, access.authority)
+    await joined.open()
+    if receiving is not None:
+        joined.read_output(receiving.archive)
+    joined.follow(feed, [access.tokens.load, access.enrolments.load, *reloads])
+    return joined
 
 
 def _retention(
@@ -254,9 +304,10 @@ async def _kept_of_nodes(settings: Settings, store: Store) -> tuple[Receiving, K
     from towline.server.logs.receiving import Receiving
 
     objects = await asyncio.to_thread(open_objects, settings.object_store, settings.home)
-    archive = Archive(settings.home / "output", objects=objects)
+    shared = bool(settings.store_url)
+    archive = Archive(settings.home / "output", objects=objects, shared=shared)
     await asyncio.to_thread(archive.open)
-    return Receiving(archive, store), Keeping(objects)
+    return Receiving(archive, store, shared=shared), Keeping(objects)
 
 
 def _check_submitted(secrets: Secrets, settings: Settings, namespace: str, spec: JobSpec) -> None:

@@ -21,16 +21,15 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 from msgspec import Struct
-from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidHandshake, InvalidMessage
-from websockets.frames import Frame, Opcode
-from websockets.protocol import State
 
 from towline.agent.capacity import Capacity, NodeUsage
-from towline.agent.cluster.dialing import Dial
+from towline.agent.cluster.connection import LinkConnection
+from towline.agent.cluster.dialing import Dial, url_of
 from towline.agent.cluster.leasing import NodeLease
 from towline.agent.cluster.opening import discard, first_of
 from towline.agent.cluster.room import Room
+from towline.agent.cluster.servers import Servers
 from towline.agent.cluster.shipping import Shipper
 from towline.agent.fetching.output import read_log
 from towline.agent.fetching.serving import ArtifactsServing
@@ -56,6 +55,8 @@ ANOTHER_BEATS = 2
 """Where nothing was heard on a link for so many heartbeats, another one is opened beside it, and takes its
 place once it is open; twice as many for the next one, until one is welcomed."""
 MOST_BEATS = 16
+APART_S = 1.0
+"""Where there are several servers, the next one is asked when one has not answered for so long."""
 OPEN_TIMEOUT_S = 30.0
 MAX_FRAME_BYTES = 128 * 1024**2
 SHIPPED_AT_ONCE = 4
@@ -98,43 +99,6 @@ class Further(Protocol):
     def link_closed(self) -> None: ...
 
 
-class _Connection(ClientConnection):
-    """Gives each whole message to ``heard`` at once, instead of to a queue. ``drained`` is called when the
-    transport takes more again, after it was ``congested``."""
-
-    heard: Callable[[bytes], None]
-    drained: Callable[[], None]
-    congested = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._parts: list[bytes] = []
-
-    def process_event(self, event: Any) -> None:
-        if self.response is None or not isinstance(event, Frame):
-            super().process_event(event)
-        elif event.opcode in (Opcode.BINARY, Opcode.CONT):
-            self._parts.append(bytes(event.data))
-            if event.fin:
-                message = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-                self._parts.clear()
-                self.heard(message)
-
-    def pause_writing(self) -> None:
-        self.congested = True
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        self.congested = False
-        super().resume_writing()
-        self.drained()
-
-    def say(self, frame: bytes) -> None:
-        if self.protocol.state is State.OPEN:
-            self.protocol.send_binary(frame)
-            self.send_data()
-
-
 class Link:
     """``run`` keeps a link open until there is a reason to end, which it returns.
 
@@ -158,7 +122,10 @@ class Link:
         room: Room | None = None,
         pauses: Pauses = LOCAL,
         welcomed: Callable[[bool], None] = lambda _: None,
+        servers: Servers | None = None,
     ) -> None:
+        self._servers = servers
+        """Of the cluster; None: this machine's own is the only one."""
         self._dial = dial
         self._identity = identity
         self._output_dir = output_dir
@@ -178,7 +145,7 @@ class Link:
         self._shipper = shipper
         if shipper is not None:
             shipper.ready = self._flush_soon
-        self._connection: _Connection | None = None
+        self._connection: LinkConnection | None = None
         self._welcomed = False
         self._version = OLDEST
         self._waiting: list[wire.FromAgent] = []
@@ -187,9 +154,11 @@ class Link:
         self._heard_s = 0.0
         self._ending: asyncio.Future[str] | None = None
         self._retry_s: float | None = None
+        self._moved = False
+        """A server has said which one is to be asked."""
         self._pauses = pauses
         self._tries = self._crowded = 0
-        self._another: asyncio.Task[_Connection | None] | None = None
+        self._another: asyncio.Task[LinkConnection | None] | None = None
         self._patience_beats = ANOTHER_BEATS
         self._log = structlog.get_logger("agent.link")
 
@@ -251,7 +220,7 @@ class Link:
         if self._shipper is not None and connection is not None and self._welcomed:
             self._ship(connection, self._shipper)
 
-    def _ship(self, connection: _Connection, shipper: Shipper) -> None:
+    def _ship(self, connection: LinkConnection, shipper: Shipper) -> None:
         """A few at once: what was said meanwhile goes before the next ones."""
         for _ in range(SHIPPED_AT_ONCE):
             message = None if connection.congested else shipper.next()
@@ -289,25 +258,37 @@ class Link:
                 if self._welcomed:
                     served_s = time.monotonic()
                     self._tries = self._crowded = 0
-            bound_s = self._pauses.bound_s(self._tries, self._crowded)
-            await asyncio.sleep(random.uniform(0, bound_s) + (self._retry_s or 0))
-            self._tries += 1
-            self._retry_s = None
+            await self._pause()
 
-    async def _open(self) -> _Connection | None:
+    async def _pause(self) -> None:
+        """Before the next try; none where a server has said which one to ask."""
+        bound_s = self._pauses.bound_s(self._tries, self._crowded)
+        if self._moved:
+            self._moved = False
+        elif self._retry_s is not None:  # it was told when: others are told the same
+            await asyncio.sleep(random.uniform(0, self._pauses.first_s) + self._retry_s)
+        else:
+            await asyncio.sleep(random.uniform(0, bound_s))
+        self._tries += 1
+        self._retry_s = None
+
+    async def _open(self) -> LinkConnection | None:
         """The one that is being opened in place of the last one, if there is one."""
         opening = self._another or self._open_another()
         found = await opening
         self._another = None
         return found
 
-    def _open_another(self) -> asyncio.Task[_Connection | None]:
-        opening = first_of(self._open_one, apart_s=ANOTHER_BEATS * self._beat_s)
+    def _open_another(self) -> asyncio.Task[LinkConnection | None]:
+        apart_s = ANOTHER_BEATS * self._beat_s
+        if self._servers is not None and self._servers.several:
+            apart_s = min(apart_s, APART_S)
+        opening = first_of(self._open_one, apart_s=apart_s)
         self._another = asyncio.get_running_loop().create_task(opening)
         self._another.add_done_callback(self._opened)
         return self._another
 
-    def _opened(self, another: asyncio.Task[_Connection | None]) -> None:
+    def _opened(self, another: asyncio.Task[LinkConnection | None]) -> None:
         """It takes the place of the silent link, if that is still one."""
         if another is not self._another:
             discard(another)
@@ -322,10 +303,10 @@ class Link:
         if another is not None:
             another.cancel()
 
-    async def _open_one(self) -> _Connection | None:
+    async def _open_one(self) -> LinkConnection | None:
         try:
             connection = await self._dial(
-                create_connection=_Connection,
+                create_connection=LinkConnection,
                 compression=None,
                 ping_interval=None,
                 open_timeout=OPEN_TIMEOUT_S,
@@ -338,14 +319,14 @@ class Link:
                 self._log.info("no link to a server", reason=str(error) or type(error).__name__)
             self._crowded += isinstance(error, _THERE)
             return None
-        assert isinstance(connection, _Connection)
+        assert isinstance(connection, LinkConnection)
         socket = connection.transport.get_extra_info("socket")
         if socket is not None and socket.family != AF_UNIX:
             socket.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             send_again_soon(socket)
         return connection
 
-    async def _serve(self, connection: _Connection) -> str | None:
+    async def _serve(self, connection: LinkConnection) -> str | None:
         """One link, from its Hello to its close. Returns the reason to end the agent, if there is one."""
         assert self._ending is not None
         self._connection = connection
@@ -402,6 +383,8 @@ class Link:
         if silence_s <= self._patience_beats * self._beat_s:
             self._stop_opening()
         elif self._another is None:
+            if self._servers is not None:
+                self._servers.silent()
             self._open_another()
 
     # --- what the server says -----------------------------------------------------------------------
@@ -475,7 +458,12 @@ class Link:
         if version is None:
             self._end(apart("the server", message.version, message.version, "this agent"))
             return
+        if message.term < self._executor.machine.term:
+            self.drop(f"it leads to a leader of the older term {message.term}")
+            return
         self._welcomed, self._version = True, version
+        if self._servers is not None and self._connection is not None:
+            self._servers.welcomed(url_of(self._connection), message.servers)
         self._patience_beats = ANOTHER_BEATS
         self._beat_s = message.heartbeat_ms / 1000
         if self._lease is not None and message.term >= self._executor.machine.term:
@@ -491,4 +479,8 @@ class Link:
             self._end(f"the server refuses this agent: {message.message}")
             return
         self._retry_s = message.retry_ms / 1000
+        if self._servers is not None:
+            self._servers.heard_of(message.servers)
+            newer = message.term >= self._executor.machine.term
+            self._moved = bool(message.leader) and newer and self._servers.moved(message.leader)
         self.drop(f"refused for now: {message.message}")

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from towline.agent.cluster.membership import Membership
+    from towline.agent.cluster.servers import Servers
 
 LOCK = "agent.lock"
 _LOCK_TRIES = 100
@@ -122,6 +123,7 @@ class Agent:
         self._executor.lease_ms = lambda: self._lease.since_ms
         self._executor.keep_log = partial(tell_never_started, node_dir / "output")
         self._member: Membership | None = None
+        self._servers: Servers | None = None
         self._moves = Moves(
             node_dir / "artifacts",
             artifacts,
@@ -194,6 +196,7 @@ class Agent:
             room,
             pauses.LOCAL if self._settings.local else pauses.CLUSTER,
             self._moves.welcomed,
+            self._servers,
         )
         self._docker.supervisor = self._supervisor
         self._executor.attach(link, self._docker)
@@ -226,7 +229,9 @@ class Agent:
 
         member = self._member = Membership(self._settings.membership_dir)
         self._renewing = asyncio.create_task(keep_renewed(member, node))
-        return dial_cluster(member.server.url, member.context)
+        self._servers = member.servers
+        self._servers.also(self._settings.servers)
+        return dial_cluster(member.servers, member.context)
 
     def _connect(self) -> httpx2.Client:
         """For artifacts, whose content would hold up what else is said on the link."""
@@ -240,7 +245,7 @@ class Agent:
             return httpx2.Client(transport=transport, base_url="http://towline", timeout=TIMEOUT_S)
         member = self._member
         return httpx2.Client(
-            base_url=member.server.url, verify=member.context(), timeout=TIMEOUT_S, trust_env=False
+            base_url=member.servers.current, verify=member.context(), timeout=TIMEOUT_S, trust_env=False
         )
 
     def _must_end(self, alone_s: float) -> str | None:

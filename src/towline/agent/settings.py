@@ -7,6 +7,7 @@ Later sources win. In TOML and in the environment quantities are written as in a
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -40,6 +41,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[str, ...] = ()
     """Keep away every task that does not tolerate them."""
+    servers: tuple[str, ...] = ()
+    """Further servers of the cluster, ``https://HOST:PORT``, besides those that it is told of."""
     allowed_mounts: tuple[str, ...] = ()
     """Folders below which jobs may mount, besides a job's own base_dir in local mode."""
     oci_runtime: str | None = None
@@ -150,6 +153,14 @@ def _registries(value: object) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _servers(value: object) -> tuple[str, ...]:
+    """A list, or a text with commas between."""
+    urls = [url.strip() for url in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(urls, list) or not all(isinstance(url, str) and _URL.match(url) for url in urls):
+        raise ValueError("it is a list of https://HOST:PORT, such as https://tow1.lan:7443")
+    return tuple(url.rstrip("/") for url in urls)
+
+
 def _engine(value: object) -> str:
     if value not in ENGINES:
         raise ValueError(f"the known ones are {' and '.join(ENGINES)}")
@@ -157,6 +168,7 @@ def _engine(value: object) -> str:
 
 
 MEMBERSHIP = "membership"
+_URL = re.compile(r"https://[^/?#\s]+:\d{1,5}/?\Z")
 _IMAGES, _POLICY = "images_", "policy_"
 _PARSERS = {
     "node_name": ("name", _name),
@@ -167,6 +179,7 @@ _PARSERS = {
     "node_gpu_nodes": ("gpu_nodes", _folders),
     "node_labels": ("labels", parse_labels),
     "node_taints": ("taints", parse_taints),
+    "cluster_servers": ("servers", _servers),
     "allowed_mounts": ("allowed_mounts", _folders),
     "oci_runtime": ("oci_runtime", _engine),
     "oci_userns": ("oci_userns", parse_flag),

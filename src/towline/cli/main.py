@@ -19,7 +19,7 @@ from towline.cli import (
     vault,
 )
 from towline.cli.artifacts import command as artifacts
-from towline.cli.cluster import access, collecting, context, nodes, serving, top
+from towline.cli.cluster import access, collecting, context, database, nodes, servers, serving, top
 from towline.cli.dev import command as dev
 from towline.cli.exec import command as execute
 from towline.cli.screen import descriptors, terminal
@@ -49,9 +49,11 @@ for module in (
     dev,
     serving,
     nodes,
+    servers,
     context,
     access,
     collecting,
+    database,
     simulate,
     doctor,
     files,

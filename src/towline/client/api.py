@@ -44,6 +44,8 @@ PATIENCE_S = 30.0
 NAMESPACE_VARIABLE = "TOWLINE_NAMESPACE"
 """For those who may work in all namespaces: the one that is meant."""
 _READ_WAIT_S = 75.0
+_NEXT_S = 3.0
+"""Where several servers are known, one that takes no connection for so long is not waited for."""
 
 T = TypeVar("T")
 
@@ -97,6 +99,8 @@ class Client:
         self._patience_s = patience_s
         self._waiting = waiting
         self._told = False
+        self._server = 0
+        """Which of several servers is asked."""
         self._seen: set[str] = set()
         """Ids of jobs that a server has shown: one that does not know them has another store."""
         self._http = self._open()
@@ -109,7 +113,8 @@ class Client:
 
     def _opened_pool(self) -> httpx2.AsyncClient:
         if isinstance(self._at, Remote):
-            return self._at.open(httpx2.Timeout(_READ_WAIT_S, connect=10.0))
+            several = len(self._at.urls) > 1
+            return self._at.open(httpx2.Timeout(_READ_WAIT_S, connect=_NEXT_S if several else 10.0))
         return httpx2.AsyncClient(
             transport=httpx2.AsyncHTTPTransport(
                 uds=self._at,
@@ -348,6 +353,7 @@ class Client:
         """Start a server if nobody answers, or wait; raises Unavailable when patience ends."""
         if isinstance(self._at, Remote):
             self._at.explain(error)
+            self._ask_next(self._at.urls)
         patience.failed()
         if patience.ended:
             answered = isinstance(error, Unavailable)
@@ -356,6 +362,12 @@ class Client:
         if isinstance(error, httpx2.TransportError) and self._start is not None:
             await self._start()
         await patience.wait(error.retry_after_s if isinstance(error, _Busy) else None)
+
+    def _ask_next(self, urls: tuple[str, ...]) -> None:
+        """Of several servers another one: this one is dead, or cannot do it now."""
+        if len(urls) > 1:
+            self._server = (self._server + 1) % len(urls)
+            self._http.base_url = urls[self._server]
 
 
 class _Busy(Unavailable):

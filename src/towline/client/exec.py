@@ -145,9 +145,11 @@ async def _connected(at: str | Remote, path: str) -> ClientConnection:
         "user_agent_header": None,
     }  # fmt: skip
     if isinstance(at, Remote):
-        address = f"wss{at.url.removeprefix('https')}{path}"
         options |= {"ssl": at.context(), "additional_headers": at.headers, "proxy": None}
-        return await connect(address, **options)
+        for url in at.urls[:-1]:
+            with contextlib.suppress(OSError, TimeoutError, InvalidMessage, EOFError):
+                return await connect(f"wss{url.removeprefix('https')}{path}", **options)
+        return await connect(f"wss{at.urls[-1].removeprefix('https')}{path}", **options)
     return await unix_connect(at, f"ws://localhost{path}", **options)
 
 

@@ -17,7 +17,6 @@ import structlog
 from msgspec import structs
 
 from towline.core.leadership import (
-    LEASE_MS,
     LOOK_MS,
     NOBODY,
     RENEW_MS,
@@ -123,18 +122,19 @@ class Leases:
         store: LeaseStore,
         server: ServerRow,
         clock: Callable[[], int] = boottime_ms,
-        lease_ms: int = LEASE_MS,
     ) -> None:
         self._store = store
         self._server = server
         self.clock = clock
-        self._lease_ms = lease_ms
+        self._lease_ms = lease_ms = server.lease_ms
         self._renew_ms = min(RENEW_MS, lease_ms // 5)
         self._look_ms = min(LOOK_MS, lease_ms // 20)
         self._own: dict[str, StoreLease] = {}
         self._seen: dict[str, Seen[tuple[str, int]]] = {}
         self._rows: dict[str, PoolLease] = {}
         self._servers: dict[str, Seen[ServerRow]] = {}
+        self.beating: set[str] = set()
+        """Servers that were seen to beat: others may have died before this one came."""
         self._renewed_ms = -lease_ms
         self._handed_over_ms = -SETTLE_MS
         self._closing = False
@@ -173,7 +173,7 @@ class Leases:
         if (own := self._own.get(pool)) is not None and own.held:
             return self._server
         row, known = self._rows.get(pool), self._seen.get(pool)
-        if row is None or known is None or is_still(known, self.clock(), self._lease_ms):
+        if row is None or known is None or is_still(known, self.clock(), self._length_ms(known)):
             return None
         holder = row.lease.holder
         return None if holder == self.id or holder not in self._servers else self._servers[holder].value
@@ -183,7 +183,12 @@ class Leases:
         known = self._seen.get(pool)
         if known is None or known.value[0] == NOBODY:
             return self._look_ms
-        return max(self._look_ms, known.since_ms + self._lease_ms - self.clock())
+        return max(self._look_ms, known.since_ms + self._length_ms(known) - self.clock())
+
+    def _length_ms(self, known: Seen[tuple[str, int]]) -> int:
+        """How long the holder of a lease may trust it: servers may be set up differently."""
+        holder = self._servers.get(known.value[0])
+        return self._lease_ms if holder is None else max(self._lease_ms, holder.value.lease_ms)
 
     def _is_live(self, known: Seen[ServerRow], now_ms: int) -> bool:
         return not is_still(known, now_ms, self._lease_ms)
@@ -258,10 +263,15 @@ class Leases:
         self._seen = {row.pool: seen(self._seen.get(row.pool), row.lease.state, now_ms) for row in leases}
         servers = await self._store.server_list()
         now_ms = self.clock()
+        self.beating |= {row.id for row in servers if self._has_beaten(row)}
         self._servers = {row.id: seen(self._servers.get(row.id), row, now_ms) for row in servers}
         for id, known in self._servers.items():
             if id != self.id and is_still(known, now_ms, FORGET_MS):
                 await self._store.server_delete(id)
+
+    def _has_beaten(self, row: ServerRow) -> bool:
+        before = self._servers.get(row.id)
+        return before is not None and before.value.beats != row.beats
 
     def _live(self) -> list[str]:
         now_ms = self.clock()
@@ -278,13 +288,15 @@ class Leases:
                 holders[pool] = self.id
             else:
                 holders[pool] = (
-                    NOBODY if may_claim(known, self.id, now_ms, self._lease_ms) else known.value[0]
+                    NOBODY if may_claim(known, self.id, now_ms, self._length_ms(known)) else known.value[0]
                 )
         return holders
 
     async def _claim(self, pool: str, after_ms: int) -> None:
         lease, known = self._own.get(pool), self._seen[pool]
-        free_since_ms = known.since_ms + (0 if known.value[0] in (NOBODY, self.id) else self._lease_ms)
+        free_since_ms = known.since_ms + (
+            0 if known.value[0] in (NOBODY, self.id) else self._length_ms(known)
+        )
         sent_ms = self.clock()
         if lease is None or not lease.wanted or sent_ms < free_since_ms + after_ms:
             return

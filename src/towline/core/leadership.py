@@ -62,6 +62,10 @@ class ServerRow(Struct, frozen=True, kw_only=True):
     build: str
     started_at: int
     beats: int = 0
+    lease_ms: int = LEASE_MS
+    """How long it trusts a lease: nobody else claims one of its own before."""
+    files: str = ""
+    """The folder of its own that output and artifacts are in; empty: all servers reach them."""
 
 
 class PoolLease(NamedTuple):

@@ -245,6 +245,29 @@ class ServerView(Struct, kw_only=True):
     """Of its own configuration: sentences with remedies."""
 
 
+class LedPoolView(Struct, kw_only=True):
+    """A pool that a server leads. ``since`` is by that server's clock."""
+
+    pool: str
+    term: int
+    since: str
+
+
+class PeerView(Struct, kw_only=True):
+    """One server of the cluster, as the one that was asked (``asked``) sees it. ``silent_seconds``: since it
+    was last seen to beat; ``live``: whether that is less than a leadership lease."""
+
+    id: str
+    name: str
+    address: str
+    build: str
+    started_at: str
+    live: bool
+    silent_seconds: float
+    asked: bool
+    leads: list[LedPoolView] = []
+
+
 class QueueView(Struct, kw_only=True):
     """A queue as it stands. ``share`` is the largest part of the pool (0 to 1) that it and all below it
     hold of one resource, which ``dominant`` names; ``fair_share`` is what its weight would give it among

@@ -90,6 +90,10 @@ class Feed:
                     reader.overflow = True
                     reader.woken.set()
 
+    @property
+    def has_readers(self) -> bool:
+        return bool(self._by_job)
+
     def subscribe(self, job: str | None) -> Subscription:
         reader = Subscription(job)
         self._by_job[job].append(reader)

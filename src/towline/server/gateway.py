@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 import structlog
@@ -51,9 +51,21 @@ from towline.wire.usage import ReadUsage, UsageAnswer
 from towline.wire.versions import LEASED, OLDEST, agreed, apart
 
 NOT_LEADING_RETRY_MS = 250
+MOVED_RETRY_MS = 1_000
+"""For an agent that does not know how to go to where it is sent."""
+NO_LEADER_RETRY_MS = 1_000
+"""At most: a server that has been stopped is followed at once."""
 HELLO_TIMEOUT_S = 30.0
 """As long as an agent waits for its link to open: where thousands come at once, each waits for all."""
 USAGE_TIMEOUT_S = 5.0
+
+
+class Peers(Protocol):
+    """What a gateway knows of other servers."""
+
+    def urls(self) -> tuple[str, ...]: ...
+    def leader(self) -> tuple[str, int]: ...
+    def no_leader_ms(self) -> int: ...
 
 
 class Gateway:
@@ -66,7 +78,10 @@ class Gateway:
         login_for: Callable[[str], tuple[str, str, str] | None] = lambda _: None,
         secrets_for: Callable[[str, Mapping[str, str]], dict[str, bytes]] = lambda *_: {},
         receiving: Receiving | None = None,
+        peers: Peers | None = None,
     ) -> None:
+        self._peers = peers
+        """The other servers of the store; None: there are none."""
         self._feed = feed
         self._receiving = receiving
         """What members of the cluster ship of their output; None: it stays on the node."""
@@ -218,9 +233,19 @@ class Gateway:
             return Refused(message=f"the certificate is that of {node}, not of {hello.node}")
         if (wrong := implausible(hello)) is not None:
             return Refused(message=f"this cannot be a node, since {wrong}")
-        if not self._leader.ready.is_set():
+        return None if self._leader.leads else self._not_leading()
+
+    def _not_leading(self) -> Refused:
+        if self._peers is None:
             return Refused(message="no_leader", retry_ms=NOT_LEADING_RETRY_MS)
-        return None
+        servers = self._peers.urls()
+        leader, term = self._peers.leader()
+        if leader:
+            return Refused(
+                message="moved", retry_ms=MOVED_RETRY_MS, leader=leader, term=term, servers=servers
+            )
+        wait_ms = min(NO_LEADER_RETRY_MS, self._peers.no_leader_ms())
+        return Refused(message="no_leader", retry_ms=wait_ms, servers=servers)
 
     async def _run(self, link: Link, hello: Hello, frames: AsyncIterator[bytes]) -> None:
         """Read and write side by side; the first to end ends the other."""
@@ -267,6 +292,7 @@ class Gateway:
                 lease=self._lease,
                 log_window_bytes=0 if link.shipping is None else link.shipping.window_bytes,
                 takes_artifacts=self._receiving is not None,
+                servers=() if self._peers is None else self._peers.urls(),
             )
         )
         link.say(Ack(term=term, seq=0, forget=cast("tuple[str, ...]", answer)))

@@ -22,6 +22,7 @@ from towline.errors import RequestError, WrongSetting
 from towline.identity.joining import PORT
 from towline.model.units import parse_bytes, parse_duration
 from towline.server.webhooks.targets import Targets
+from towline.store.address import Address
 from towline.wire.messages import LeaseTimes
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -39,6 +40,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     home: Path
     pool: str = "default"
+    store_url: str = ""
+    """``postgresql://USER@HOST/DATABASE``, which several servers may share; empty: SQLite in the home."""
     listen: str = ""
     """HOST:PORT where other machines reach this server, over TLS; empty: nowhere."""
     address: str = ""
@@ -67,6 +70,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     object_store: str = ""
     """Where a cluster's artifacts are kept: s3://…, gs://…, az://… or file:///…; empty: a folder of the
     home."""
+    shared_files: bool = False
+    """Where several servers share a store: object_store is a folder that all of them have."""
     retention_logs: str = "50Gi"
     """Output that nodes have shipped takes so much at most: that of the oldest ended attempts goes first."""
     placement_policy: str = "headroom"
@@ -88,6 +93,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node that is silent for so long is lost, and what has on_disconnect: stop runs elsewhere."""
     lost_after_keep: str = ""
     """After so long what has on_disconnect: keep runs elsewhere; empty: as lost_after."""
+    leadership_lease: str = "5s"
+    """Where several servers share a store: so long after the last renewal of a leader another one leads."""
     maintenance: str = "10m"
     """Where the server is stopped, what has on_disconnect: stop goes on for so long."""
     backoff_first_ms: Count = 50
@@ -96,10 +103,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         _ = self.usage_half_life_ms, self.retention_logs_bytes, self.targets
-        _ = self.lease, self.heartbeat_ms, self.silence, self.maintenance_ms
+        _ = self.lease, self.heartbeat_ms, self.silence, self.maintenance_ms, self.leadership_ms
         for name in ("listen", "address"):
             if getattr(self, name):
                 host_and_port(getattr(self, name), name)
+        if self.store_url:
+            Address(self.store_url)
         if self.backoff_first_ms > self.backoff_max_ms:
             raise ValueError(
                 f"backoff_first_ms ({self.backoff_first_ms}) is above backoff_max_ms "
@@ -125,6 +134,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def lease(self) -> LeaseTimes:
         """What the nodes of a cluster are told. Raises ValueError."""
         return LeaseTimes(lease_ms=self._time_ms("node_lease"), grace_ms=self._time_ms("lease_grace"))
+
+    @property
+    def leadership_ms(self) -> int:
+        """Raises ValueError."""
+        return self._time_ms("leadership_lease")
 
     @property
     def maintenance_ms(self) -> int:
@@ -173,6 +187,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def retention(self) -> tuple[float, int]:
         """(the days that jobs are kept, the bytes of output)."""
         return self.retention_days, self.retention_logs_bytes
+
+    @property
+    def own_files(self) -> str:
+        """The folder that artifacts are in where other servers do not reach it."""
+        if self.shared_files or not (self.object_store == "" or self.object_store.startswith("file:")):
+            return ""
+        return self.object_store or str(self.home / "objects")
 
     @property
     def retention_logs_bytes(self) -> int:
@@ -243,7 +264,18 @@ def _from_toml(file: Path) -> dict[str, Any]:
         found = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise WrongSetting(f"{file} cannot be read: {error}") from None
-    return _checked(found, file.parent, str(file), strict=True)
+    return _checked(_flat(found), file.parent, str(file), strict=True)
+
+
+def _flat(found: dict[str, Any]) -> dict[str, Any]:
+    """``store.url``, or ``url`` in a table ``[store]``, is the setting ``store_url``."""
+    flat: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}_{below}": one for below, one in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _checked(values: dict[str, Any], home: Path, source: str, *, strict: bool) -> dict[str, Any]:

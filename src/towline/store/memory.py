@@ -116,6 +116,15 @@ class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
         self._pools[pool] = _Counters()
         return True
 
+    async def shared_state(self) -> tuple[int, ...]:
+        kept = self._sealed.values()
+        versions = (
+            len(kept),
+            max((row.updated_at for row in kept), default=0),
+            sum(row.version for row in kept),
+        )
+        return *self._access_state(), *versions
+
     def _counters(self) -> dict[str, tuple[int, int]]:
         return {pool: (counters.term, counters.event_no) for pool, counters in self._pools.items()}
 

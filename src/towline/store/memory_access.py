@@ -17,6 +17,17 @@ class MemoryAccess:
         self._enrolments: dict[str, EnrolmentRow] = {}
         self._audit: list[AuditRow] = []
 
+    def _access_state(self) -> tuple[int, ...]:
+        tokens, nodes = self._tokens.values(), self._enrolments.values()
+        return (
+            len(tokens),
+            max((row.created_at for row in tokens), default=0),
+            sum(row.used_at is not None for row in tokens),
+            len(nodes),
+            max((row.enrolled_at for row in nodes), default=0),
+            max((row.expires_at for row in nodes), default=0),
+        )
+
     async def token_put(self, row: TokenRow) -> None:
         self._tokens[row.id] = row
 

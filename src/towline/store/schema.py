@@ -389,5 +389,13 @@ server = Table(
     _text("build"),
     _number("started_at"),
     _number("beats"),
+    _number("lease_ms"),
+    _text("files"),
     sqlite_with_rowid=False,
 )
+
+# The latest is the oldest revision whose builds may use this schema (see upgrade.check_known).
+compatibility = Table("compatibility", metadata, _id("oldest", key=True), sqlite_with_rowid=False)
+
+# While there is a row, no server opens the store: it was moved, or restored from a backup.
+closure = Table("closure", metadata, _text("reason", key=True), _number("at"), sqlite_with_rowid=False)

@@ -114,7 +114,8 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     ``heartbeat_ms``: how often it wants
     to hear one. ``lease``: None where there is no node lease. ``log_window_bytes``: the output of attempts is
     to be shipped, so far ahead of what was acknowledged at first (0: it stays on the node).
-    ``takes_artifacts``: what elements have written is to be brought before their success is reported."""
+    ``takes_artifacts``: what elements have written is to be brought before their success is reported.
+    ``servers``: URLs of all servers that are up (empty: this one is the only one)."""
 
     version: int
     build: str
@@ -123,13 +124,19 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     lease: LeaseTimes | None = None
     log_window_bytes: int = 0
     takes_artifacts: bool = False
+    servers: tuple[str, ...] = ()
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
-    """Instead of Welcome: why, and after how long to ask again (None: never)."""
+    """Instead of Welcome: why, and after how long to ask again (None: never). ``moved``: the ``leader`` at
+    this URL is to be asked, of ``term``; an agent that does not know the fields waits. ``no_leader``: there
+    is none at the moment. ``servers`` as in Welcome."""
 
     message: str
     retry_ms: int | None = None
+    leader: str = ""
+    term: int = 0
+    servers: tuple[str, ...] = ()
 
 
 class HeartbeatAnswer(Struct, frozen=True, kw_only=True, tag="alive"):

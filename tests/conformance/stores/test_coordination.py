@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 from msgspec import structs
 
 from towline.core.leadership import NOBODY, LeaseRow
+from towline.store.access import EnrolmentRow, TokenRow
 from towline.store.coordination.rows import PoolLease, ServerRow
 from towline.store.port import Store
 
@@ -99,3 +101,29 @@ async def test_servers_come_beat_and_go(store: Store) -> None:
     assert await store.server_delete("a")
     assert not await store.server_delete("a")
     assert await store.server_list() == [second]
+
+
+async def test_every_change_of_what_servers_hold_in_memory_shows(store: Store) -> None:
+    states = [await store.shared_state()]
+    token = TokenRow(
+        id="t1", kind="join", name="", role="", namespace="*", digest=b"d", created_at=7, expires_at=None
+    )
+    node = EnrolmentRow(node="n1", name="one", enrolled_at=8, expires_at=9)
+    for change in (
+        store.token_put(token),
+        store.token_use("t1", 8),
+        store.token_put(structs.replace(token, id="t2", created_at=9)),
+        store.token_delete("t2"),
+        store.enrolment_put(node),
+        store.enrolment_put(structs.replace(node, expires_at=10)),
+        store.enrolment_put(structs.replace(node, enrolled_at=9, expires_at=10)),
+        store.enrolment_delete("n1"),
+        store.seal_put("a", "secret", "s", b"1", None, 5),
+        store.seal_put("a", "secret", "s", b"2", None, 5),
+        store.seal_put("b", "registry", "r", b"2", "u", 5),
+        store.seal_delete("a", "secret", "s"),
+    ):
+        await change
+        states.append(await store.shared_state())
+    assert all(before != after for before, after in itertools.pairwise(states))
+    assert all(type(number) is int for state in states for number in state)

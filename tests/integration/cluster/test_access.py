@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidMessage, InvalidStatus
 
 from towline.agent.cluster.dialing import dial_cluster
 from towline.agent.cluster.membership import Membership, join
+from towline.agent.cluster.servers import Servers
 from towline.errors import RequestError
 from towline.identity.certificates import Pair, make_authority, make_key, make_request, sign_node
 from towline.identity.joining import parse_join
@@ -339,7 +340,7 @@ async def test_a_forgotten_node_joins_again_with_a_new_link(cluster: ClusterServ
     member = await joined(cluster, tmp_path / "m")
     assert (await cluster.http.delete("/v1/nodes/n1")).status_code == 200
     with pytest.raises(PermissionError, match="with a new link"):
-        await dial_cluster(cluster.url, member.context)()
+        await dial_cluster(Servers(cluster.url), member.context)()
     member = await joined(cluster, tmp_path / "m")
     assert await hello(cluster, member.context(), NODE) == "Welcome"
     spare = await cluster.join_link()

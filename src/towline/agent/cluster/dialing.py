@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
+
+from towline.agent.cluster.servers import Servers
 
 PATH = "/v1/agent/link"
 
@@ -16,6 +18,12 @@ class Dial(Protocol):
     """Opens a WebSocket to a server, with the options of ``websockets.connect``."""
 
     async def __call__(self, **options: Any) -> ClientConnection: ...
+
+
+def url_of(connection: ClientConnection) -> str:
+    """Which server of a cluster an open connection leads to."""
+    asked = connection.request
+    return "" if asked is None else f"https://{asked.headers['Host']}"
 
 
 def dial_socket(path: str) -> Dial:
@@ -27,14 +35,18 @@ def dial_socket(path: str) -> Dial:
     return dial
 
 
-def dial_cluster(url: str, context: Callable[[], ssl.SSLContext]) -> Dial:
-    """A server of a cluster at ``https://HOST:PORT``, over TLS."""
-    address = f"wss{url.removeprefix('https')}{PATH}"
+def dial_cluster(servers: Servers, context: Callable[[], ssl.SSLContext]) -> Dial:
+    """The server of a cluster whose turn it is, over TLS."""
 
     async def dial(**options: Any) -> ClientConnection:
+        url = servers.next()
+        address = f"wss{url.removeprefix('https')}{PATH}"
         try:
             return await connect(address, ssl=context(), proxy=None, **options)
-        except InvalidStatus as error:
+        except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError) as error:
+            servers.failed(url)
+            if not isinstance(error, InvalidStatus):
+                raise
             if error.response.status_code not in (401, 403):
                 raise
             raise PermissionError(

@@ -5,6 +5,7 @@ They stand in one folder of the node, which appears whole or not at all. The key
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import shutil
@@ -16,8 +17,9 @@ from typing import Any
 
 import httpx2
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from towline.agent.cluster.servers import Servers
 from towline.agent.supervision.leasing.files import LEASE
 from towline.errors import OperatorError, RequestError, TowlineError, Unauthenticated, Unavailable
 from towline.identity.certificates import Pair, age, fingerprint, make_key, make_request
@@ -32,9 +34,10 @@ _KEY_BEGIN = b"-----BEGIN PRIVATE KEY-----"
 
 
 class Server(Struct, frozen=True, kw_only=True):
-    """Where the cluster is reached."""
+    """Where the cluster is reached: the server of the join link, and those that servers have told of."""
 
     url: str
+    others: tuple[str, ...] = ()
 
 
 class _Enrolled(Struct, kw_only=True):
@@ -65,6 +68,13 @@ class Membership:
         self._pair = Pair(key=begin + key, certificate=certificate)
         self.authority = (self._folder / _AUTHORITY).read_bytes()
         self.server = msgspec.json.decode((self._folder / _SERVER).read_bytes(), type=Server)
+        self.servers = Servers(self.server.url, told=self.server.others, keep=self._keep_servers)
+
+    def _keep_servers(self, told: tuple[str, ...]) -> None:
+        """For the next start. It does not matter much: the join link's server tells of the others too."""
+        self.server = structs.replace(self.server, others=told)
+        with contextlib.suppress(OSError):
+            write_private(self._folder / _SERVER, msgspec.json.encode(self.server))
 
     def context(self) -> ssl.SSLContext:
         """For a connection to the server, with the certificate of this moment."""
@@ -84,7 +94,7 @@ class Membership:
         """Get the next certificate, with a new key. Blocks. Raises TowlineError."""
         key = make_key()
         body = {"request": make_request(key, node)}
-        enrolled = _enrolled(_ask(self.server.url, "/v1/agent/renew", self.context(), body))
+        enrolled = _enrolled(_ask(self.servers.current, "/v1/agent/renew", self.context(), body))
         write_private(self._folder / _PAIR, enrolled.certificate + key)
         self._pair = Pair(key=key, certificate=enrolled.certificate)
 
@@ -104,13 +114,12 @@ def join(folder: Path, link: JoinLink, node: str, name: str) -> None:
         _must_match(folder, link)
         if not _is_over(Membership(folder), node):
             return
-    authority = shown_authority(link.url, link.ca).encode()
     key = make_key()
     body = {"token": link.token, "node": node, "name": name, "request": make_request(key, node)}
-    enrolled = _enrolled(_ask(link.url, "/v1/enrol", client_context(authority), body))
+    authority, enrolled = _enrolled_by_one(link, body)
     files = {
         _AUTHORITY: authority,
-        _SERVER: msgspec.json.encode(Server(url=link.url)),
+        _SERVER: msgspec.json.encode(Server(url=link.url, others=link.urls[1:])),
         _PAIR: enrolled.certificate + key,
     }
     if joined(folder):  # the same cluster's: each of the files fits the others, new or old
@@ -119,6 +128,18 @@ def join(folder: Path, link: JoinLink, node: str, name: str) -> None:
     else:
         (folder.parent / LEASE).unlink(missing_ok=True)  # what another cluster's leader has granted
         _write_whole(folder, files)
+
+
+def _enrolled_by_one(link: JoinLink, body: dict[str, Any]) -> tuple[bytes, _Enrolled]:
+    """By the first server of the link that answers: the authority, and what it has signed."""
+    for at, url in enumerate(link.urls):
+        try:
+            authority = shown_authority(url, link.ca).encode()
+            return authority, _enrolled(_ask(url, "/v1/enrol", client_context(authority), body))
+        except Unavailable:
+            if at == len(link.urls) - 1:
+                raise
+    raise AssertionError("a link names at least one server")
 
 
 def _is_over(member: Membership, node: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -36,7 +37,9 @@ def _contexts() -> Contexts:
 
 def create(
     name: Name,
-    server: Annotated[str, typer.Option(metavar="URL", help="https://HOST:PORT")],
+    server: Annotated[
+        str, typer.Option(metavar="URL[,URL]", help="https://HOST:PORT; of several servers each.")
+    ],
     ca: Annotated[
         str,
         typer.Option(
@@ -56,9 +59,9 @@ def create(
     """
 
     def work() -> int:
-        from towline.client.cluster.remote import Remote, checked_token, checked_url
+        from towline.client.cluster.remote import Remote, checked_token, checked_urls
 
-        url = checked_url(server, "--server")
+        url = checked_urls(server, "--server")
         authority = _authority(url, ca)
         token = (
             typer.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
@@ -80,7 +83,13 @@ def _authority(url: str, given: str) -> str:
         return read_authority(given, "--ca")
     from towline.identity.trust import shown_authority
 
-    return shown_authority(url, given)
+    from towline.errors import Unavailable
+
+    *others, last = url.split(",")
+    for one in others:
+        with contextlib.suppress(Unavailable):
+            return shown_authority(one, given)
+    return shown_authority(last, given)
 
 
 def _checked(remote: Remote) -> str:

@@ -34,6 +34,7 @@ class Network:
         self._subnet = subnet
         self.hub = f"{prefix}{hub}" if hub is not None else None
         self._machines = 0
+        self._addresses: dict[str, str] = {}
         self.address = str(subnet[1])
         """Of the bridge, which is where the server listens."""
 
@@ -55,10 +56,15 @@ class Network:
         self._note("link", outer)
         self._ip_hub("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", space)
         self._ip_hub("link", "set", outer, "master", f"{self._prefix}b", "up")
-        address = f"{self._subnet[_FIRST_MACHINE + at]}/{self._subnet.prefixlen}"
+        self._addresses[space] = str(self._subnet[_FIRST_MACHINE + at])
+        address = f"{self._addresses[space]}/{self._subnet.prefixlen}"
         _ip("-n", space, "addr", "add", address, "dev", inner)
         _ip("-n", space, "link", "set", inner, "up")
         return space
+
+    def address_of(self, space: str) -> str:
+        """Of a machine on the bridge."""
+        return self._addresses[space]
 
     def _space(self, space: str) -> None:
         self._note("netns", space)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec import Struct
 
 from towline.client.api import Client, part_of
-from towline.model.views import NodeView
+from towline.model.views import NodeView, PeerView
 
 
 class Nodes:
@@ -29,6 +30,15 @@ class Nodes:
     async def forget(self, node: str, force: bool = False) -> None:
         """Take out for good a node that is not connected. Raises RequestError where it is, unless forced."""
         await self._client.request("DELETE", _path(node), query={"force": "true"} if force else None)
+
+
+class _ServerList(Struct, kw_only=True):
+    servers: list[PeerView]
+
+
+async def servers(client: Client) -> list[PeerView]:
+    """All servers of the cluster, and which pools each of them leads."""
+    return (await client.get(_ServerList, "/v1/servers")).servers
 
 
 def _path(node: str) -> str:

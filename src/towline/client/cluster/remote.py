@@ -14,12 +14,17 @@ VARIABLE, TOKEN_VARIABLE, AUTHORITY_VARIABLE = "TOWLINE_SERVER", "TOWLINE_TOKEN"
 
 
 class Remote(Struct, frozen=True, kw_only=True):
-    """``url`` is ``https://HOST:PORT``; ``authority`` is the certificate (PEM) that its server's must be
-    signed with."""
+    """``url`` is ``https://HOST:PORT``, or several with commas between; ``authority`` is the certificate
+    (PEM) that their servers' must be signed with."""
 
     url: str
     token: str
     authority: str
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Of the cluster's servers, as far as they are named: where one is dead, the next one is asked."""
+        return tuple(self.url.split(","))
 
     def __str__(self) -> str:
         return self.url
@@ -56,8 +61,13 @@ class Remote(Struct, frozen=True, kw_only=True):
         limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
         transport = httpx2.AsyncHTTPTransport(verify=self.context(), limits=limits)
         return httpx2.AsyncClient(
-            transport=transport, base_url=self.url, headers=self.headers, timeout=timeout, trust_env=False
+            transport=transport, base_url=self.urls[0], headers=self.headers, timeout=timeout, trust_env=False
         )
+
+
+def checked_urls(text: str, what: str) -> str:
+    """One or several of ``checked_url``, with commas between. Raises RequestError."""
+    return ",".join(dict.fromkeys(checked_url(one.strip(), what) for one in text.split(",")))
 
 
 def checked_url(text: str, what: str) -> str:
@@ -101,7 +111,7 @@ def from_environment(environ: dict[str, str]) -> Remote | None:
     server = environ.get(VARIABLE)
     if not server:
         return None
-    url = checked_url(server, VARIABLE)
+    url = checked_urls(server, VARIABLE)
     token, file = environ.get(TOKEN_VARIABLE, ""), environ.get(AUTHORITY_VARIABLE, "")
     if not token or not file:
         missing = TOKEN_VARIABLE if not token else AUTHORITY_VARIABLE

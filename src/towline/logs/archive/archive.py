@@ -2,6 +2,10 @@
 
 segments     frames; the last one is open, the others are sealed (``segments.py`` says where they are)
 FOLDER/index where whose pieces are; made again from the segments where it is gone
+
+Several servers may share an object store: then each has a folder of its own, numbers of segments are
+never another one's too, and ``catch_up`` finds what others have sealed. What stands in an open segment is out
+of their reach: ``when_away`` tells when all that was durable has become theirs too.
 """
 
 from __future__ import annotations
@@ -9,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,9 +30,11 @@ from towline.logs.archive.segments import Segments
 from towline.logs.objects import Objects
 
 SEGMENT_BYTES = 16 * 1024**2
+SEAL_S = 15.0
 _GROUP_BYTES = 8 * 1024**2
 _KNOWN_ATTEMPTS = 20_000
 _READ_PIECES = 64
+_CHANCE_BITS = 20
 _READ_BYTES = 1024**2
 
 Done = Callable[[Exception | None], object]
@@ -48,23 +56,44 @@ class _Append(NamedTuple):
     done: Done
 
 
+class _Hold(NamedTuple):
+    done: Callable[[], object]
+
+
+class _Forget(NamedTuple):
+    """The index knows more than it did."""
+
+
 class _Ask(NamedTuple):
     attempt: str
     answer: Callable[[Extent | Exception], object]
+
+
+_Work = _Append | _Ask | _Hold | _Forget
 
 
 class Archive:
     """One process has it. ``append`` and ``ask`` return at once; what reads, blocks, in any thread."""
 
     def __init__(
-        self, folder: Path, segment_bytes: int = SEGMENT_BYTES, objects: Objects | None = None
+        self,
+        folder: Path,
+        segment_bytes: int = SEGMENT_BYTES,
+        objects: Objects | None = None,
+        *,
+        shared: bool = False,
+        seal_s: float = SEAL_S,
     ) -> None:
-        """``objects``: where sealed segments go. None: they stay in the folder."""
+        """``objects``: where sealed segments go. None: they stay in the folder. ``shared``: other servers
+        have segments there too; one that somebody waits for is sealed after ``seal_s``."""
+        self._shared = shared
+        self._seal_s = seal_s
+        self._seal_at_s: float | None = None
         self._folder = folder
         self._index_path = folder / "index"
         self._segments = Segments(folder, objects)
         self._segment_bytes = segment_bytes
-        self._work: queue.SimpleQueue[_Append | _Ask | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log-archive", daemon=True)
         self._extents: dict[str, Extent] = {}
         self._file = -1
@@ -108,6 +137,21 @@ class Archive:
                 self._recover(number)
         for number in missing.difference(away):
             self._index.drop_segment(number)
+
+    def catch_up(self) -> None:
+        """Index what other servers have sealed since the last time, and forget what they have removed.
+        Blocks, for as long as it takes to read that. Raises OSError."""
+        sealed = self._index.sealed()
+        here = self._segments.here()
+        away = self._segments.away()
+        unknown = [number for number in away if number not in sealed]
+        for number in unknown:
+            with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                self._recover(number)
+        for number in set(sealed) - {*here, *away}:
+            self._index.drop_segment(number)
+        if unknown:
+            self._work.put(_Forget())
 
     def close(self) -> None:
         """Finish what was handed over."""
@@ -155,9 +199,33 @@ class Archive:
         """How much of an attempt is durable, once everything that was handed over before is."""
         self._work.put(_Ask(attempt, answer))
 
+    def when_away(self, done: Callable[[], object]) -> None:
+        """Call ``done``, in some thread, once all that was handed over before is in the object store."""
+        self._work.put(_Hold(done))
+
+    def _next_work(self) -> _Work | None:
+        """Seals meanwhile what somebody waits for."""
+        while True:
+            left_s = None if self._seal_at_s is None else max(0.0, self._seal_at_s - time.monotonic())
+            try:
+                return self._work.get(timeout=left_s)
+            except queue.Empty:
+                self._seal_at_s = None
+                if self._file >= 0:
+                    try:
+                        self._seal()
+                    except OSError as error:
+                        structlog.get_logger("server.logs").warning("not sealed", error=str(error))
+                        self._seal_at_s = time.monotonic() + self._seal_s
+
+    def _hold(self, held: _Hold) -> None:
+        if self._file >= 0 and self._seal_at_s is None:
+            self._seal_at_s = time.monotonic() + self._seal_s
+        self._segments.when_moved(self._number, held.done)
+
     def _run(self) -> None:
         while True:
-            group: list[_Append | _Ask | None] = [self._work.get()]
+            group: list[_Work | None] = [self._next_work()]
             size = 0
             while size < _GROUP_BYTES and group[-1] is not None:
                 if isinstance(group[-1], _Append):
@@ -166,10 +234,14 @@ class Archive:
                     group.append(self._work.get_nowait())
                 except queue.Empty:
                     break
+            if any(isinstance(work, _Forget) for work in group):
+                self._extents.clear()
             self._handle([work for work in group if isinstance(work, _Append)])
             for work in group:
                 if isinstance(work, _Ask):
                     self._answer(work)
+                elif isinstance(work, _Hold):
+                    self._hold(work)
             if group[-1] is None:
                 return
 
@@ -226,9 +298,12 @@ class Archive:
     def _open_segment(self) -> None:
         if self._file >= 0:
             return
-        path = self._segments.path(self._number + 1)
+        number = self._number + 1
+        if self._shared:
+            number = max(number, _fresh_number())
+        path = self._segments.path(number)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._number += 1
+        self._number = number
         self._end = 0
         folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -333,6 +408,11 @@ class Archive:
         self._segments.remove(segment)
         self._index.drop_segment(segment)
         return size
+
+
+def _fresh_number() -> int:
+    """One that no other server takes: the time in ms, which keeps the order, and chance."""
+    return (time.time_ns() // 1_000_000 << _CHANCE_BITS) + secrets.randbits(_CHANCE_BITS)
 
 
 def _piece(frame: Frame, segment: int, position: int, stored: int) -> Piece:

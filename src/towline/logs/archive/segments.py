@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,8 @@ class Segments:
         self._closing = False
         self._lock = threading.Lock()
         """Held while a segment moves or goes: it must not be moved after it was removed."""
+        self._waiting: list[tuple[int, Callable[[], object]]] = []
+        self._waiting_lock = threading.Lock()
         self._log = structlog.get_logger("server.logs")
 
     def open(self, full: list[int]) -> None:
@@ -87,6 +89,22 @@ class Segments:
         """A segment is full: it may be moved."""
         self._full.put(number)
 
+    def when_moved(self, number: int, done: Callable[[], object]) -> None:
+        """Call ``done`` once no segment up to this one is in the folder any more."""
+        with self._waiting_lock:
+            self._waiting.append((number, done))
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._waiting_lock:
+            if not self._waiting:
+                return
+            first = min(self.here(), default=None)
+            told = [done for number, done in self._waiting if first is None or first > number]
+            self._waiting = [one for one in self._waiting if first is not None and first <= one[0]]
+        for done in told:
+            done()
+
     def remove(self, number: int) -> None:
         """It goes, wherever it is."""
         with self._lock:
@@ -104,6 +122,7 @@ class Segments:
                 if number is not None:
                     waiting.append(number)
             waiting = [number for number in waiting if not self._closing and not self._has_moved(number)]
+            self._tell()
             if self._closing:
                 return
 

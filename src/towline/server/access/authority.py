@@ -6,11 +6,12 @@ server's own key is made at its start and kept nowhere: its certificate is signe
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from towline.errors import NotFound
 from towline.identity.certificates import (
@@ -18,6 +19,7 @@ from towline.identity.certificates import (
     fingerprint,
     make_authority,
     make_key,
+    make_request,
     sign_node,
     sign_server,
 )
@@ -27,6 +29,7 @@ KIND, NAME = "authority", "towline"
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 90
 NODE_DAYS = 30
+MAKING_S, MAKING_LOOK_S = 10.0, 0.1
 
 
 def utc_now() -> datetime.datetime:
@@ -54,6 +57,12 @@ class Authority:
         key = make_key()
         return Pair(key=key, certificate=sign_server(self._pair, key, names, SERVER_DAYS, self._clock()))
 
+    def peer(self, name: str) -> Pair:
+        """A new key with a certificate that shows a server to another one."""
+        key = make_key()
+        certificate = sign_node(self._pair, make_request(key, name), name, SERVER_DAYS, self._clock())
+        return Pair(key=key, certificate=certificate)
+
     def node(self, request: bytes, node: str) -> tuple[bytes, int]:
         """(a node's certificate, its end in unix ms). Raises RequestError for a wrong request."""
         now = self._clock()
@@ -61,16 +70,33 @@ class Authority:
         return sign_node(self._pair, request, node, NODE_DAYS, now), int(end.timestamp() * 1000)
 
 
-async def open_authority(vault: Vault, clock: Callable[[], datetime.datetime] = utc_now) -> Authority:
-    """That of the vault's store, made where there is none. Raises VaultError."""
+async def open_authority(
+    vault: Vault,
+    clock: Callable[[], datetime.datetime] = utc_now,
+    is_first: Callable[[], Awaitable[bool]] | None = None,
+) -> Authority:
+    """That of the vault's store, made where there is none. ``is_first``: of several servers that find none,
+    whether this one is to make it. Raises VaultError."""
     try:
         kept = await vault.get("", KIND, NAME)
     except NotFound:
-        pair = make_authority(f"Towline authority of {socket.gethostname()}", AUTHORITY_DAYS, clock())
-        kept = pair.certificate + pair.key
-        await vault.put("", KIND, NAME, kept)
+        made = None if is_first is None or await is_first() else await _made_elsewhere(vault)
+        if made is None:
+            pair = make_authority(f"Towline authority of {socket.gethostname()}", AUTHORITY_DAYS, clock())
+            made = pair.certificate + pair.key
+            await vault.put("", KIND, NAME, made)
+        kept = made
     certificate, begin, key = kept.partition(b"-----BEGIN PRIVATE KEY-----")
     return Authority(Pair(key=begin + key, certificate=certificate), clock)
+
+
+async def _made_elsewhere(vault: Vault) -> bytes | None:
+    """Wait for the server that makes it; None where that has died over it."""
+    for _ in range(round(MAKING_S / MAKING_LOOK_S)):
+        with contextlib.suppress(NotFound):
+            return await vault.get("", KIND, NAME)
+        await asyncio.sleep(MAKING_LOOK_S)
+    return None
 
 
 def own_names(listen_host: str, configured: Sequence[str]) -> list[str]:

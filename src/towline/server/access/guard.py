@@ -18,6 +18,7 @@ from towline.identity.roles import DEFAULT, EVERYWHERE, LOCAL, Principal, check_
 from towline.server.access.enrolments import Enrolments
 from towline.server.access.rules import NODE, PUBLIC, WEBSOCKET, Everywhere, rule_of
 from towline.server.access.tokens import Tokens
+from towline.server.peers import callers
 from towline.server.process.http import CERTIFICATE
 
 PRINCIPAL = "towline_principal"
@@ -58,15 +59,20 @@ def _identify(tokens: Tokens, enrolments: Enrolments) -> Callable[[Scope], Princ
             from towline.identity.certificates import issued_at_ms, subject_of
 
             node = subject_of(shown)
+            if node.startswith(callers.SUBJECT):
+                return callers.take(scope, _token(scope), tokens, enrolments)
             if not enrolments.admits(node, issued_at_ms(shown)):
                 return None
             return Principal(name=f"node {node}", role=None, namespace=EVERYWHERE, node=node)
-        text = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        if text[: len(_BEARER)].lower() != _BEARER:
-            return None
-        return tokens.principal(text[len(_BEARER) :].strip())
+        token = _token(scope)
+        return None if token is None else tokens.principal(token)
 
     return identify
+
+
+def _token(scope: Scope) -> str | None:
+    text = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    return text[len(_BEARER) :].strip() if text[: len(_BEARER)].lower() == _BEARER else None
 
 
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:

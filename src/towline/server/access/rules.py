@@ -50,6 +50,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/agent/attempts/{attempt}/inputs/{need}/{index}/{digest}"): NODE,
     ("GET", "/v1/openapi.json"): VIEWER,
     ("GET", "/v1/server"): VIEWER,
+    ("GET", "/v1/servers"): VIEWER,
     ("POST", "/v1/server/stop"): OPERATOR,
     ("POST", "/v1/gc"): OPERATOR,
     ("GET", "/v1/whoami"): VIEWER,

@@ -34,7 +34,15 @@ from towline.server.api.problems import to_response
 from towline.server.api.queues import queues_router
 from towline.server.api.secrets import secrets_router
 from towline.server.api.service import Service
-from towline.server.api.system import collect_garbage, healthz, readyz, show_metrics, show_server, stop_server
+from towline.server.api.system import (
+    collect_garbage,
+    healthz,
+    list_servers,
+    readyz,
+    show_metrics,
+    show_server,
+    stop_server,
+)
 
 LOCAL_HOSTS = (b"tow", b"towline", b"localhost")
 
@@ -57,6 +65,7 @@ def make_app(service: Service) -> ASGIApp:
             show_usage,
             show_description,
             show_server,
+            list_servers,
             stop_server,
             collect_garbage,
             healthz,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from litestar.connection import ASGIConnection
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from towline.server.access.cluster import Access
     from towline.server.artifacts.keeping import Keeping
     from towline.server.metrics import Metrics
+    from towline.server.peers.joined import Joined
 
 
 MOST = 2**53
@@ -59,6 +61,11 @@ class Service:
     """Likewise: what elements have written."""
     metrics: Metrics | None = None
     """Likewise."""
+    joined: Joined | None = None
+    """Of a server that shares its store with others."""
+
+    since_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    """When the server started."""
 
     namespace: str = DEFAULT
     """Where the request works: facts, intake and secrets are of it."""

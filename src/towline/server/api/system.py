@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from typing import Any
 
 from litestar import Request, Response, get, post
@@ -11,7 +12,8 @@ from msgspec import Struct
 
 from towline.build import build
 from towline.errors import NotFound, OperatorError
-from towline.model.views import GarbageView, ServerView
+from towline.model.units import rfc3339
+from towline.model.views import GarbageView, LedPoolView, PeerView, ServerView
 from towline.server.api.queues import decoded
 from towline.server.api.service import service_of
 from towline.server.leader.guarding import FAULTS
@@ -28,11 +30,36 @@ async def show_server(request: AnyRequest) -> ServerView:
         build=build(),
         api=API_VERSION,
         pool=service.settings.pool,
-        term=service.leader.term,
+        term=service.leader.term if service.joined is None else service.joined.term,
         local=service.access is None,
         pid=os.getpid(),
         problems=[*FAULTS.problems(), *filter(None, [service.gateway.lease_problem])],
     )
+
+
+class ServerList(Struct, kw_only=True):
+    servers: list[PeerView]
+
+
+@get("/v1/servers")
+async def list_servers(request: AnyRequest) -> ServerList:
+    """All servers of the cluster, and which pools each of them leads."""
+    service = service_of(request)
+    if service.joined is not None:
+        return ServerList(servers=service.joined.views())
+    led = LedPoolView(pool=service.settings.pool, term=service.leader.term, since=rfc3339(service.since_ms))
+    only = PeerView(
+        id="",
+        name=socket.gethostname(),
+        address=service.settings.listen,
+        build=build(),
+        started_at=rfc3339(service.since_ms),
+        live=True,
+        silent_seconds=0.0,
+        asked=True,
+        leads=[led] if service.leader.ready.is_set() else [],
+    )
+    return ServerList(servers=[only])
 
 
 @post("/v1/server/stop", status_code=202)
@@ -79,9 +106,10 @@ async def healthz() -> Response[str]:
 
 @get("/readyz", media="text/plain", statuses=(503,))
 async def readyz(request: AnyRequest) -> Response[str]:
-    """It also leads its pool: submissions are taken."""
-    leader = service_of(request).leader
-    if leader.ready.is_set():
+    """It also leads its pool, or knows who does: submissions are taken."""
+    service = service_of(request)
+    leader = service.leader
+    if leader.ready.is_set() or (service.joined is not None and service.joined.leader()[0]):
         return Response("ready\n", media_type="text/plain")
     what = leader.stopped or "the pool is being loaded"
     return Response(f"{what}\n", media_type="text/plain", status_code=503)

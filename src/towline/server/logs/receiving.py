@@ -7,6 +7,7 @@ part the next one of what it opened. What is refused is answered and logged, and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -35,10 +36,12 @@ _COMPLETE = Extent((0, 0), (True, True))
 
 
 class Receiving:
-    """Of one server. ``links`` are those of the nodes that ship."""
+    """Of one server. ``links`` are those of the nodes that ship. ``shared``: other servers read it too, so a
+    node keeps the output of an attempt until all of it is where they find it."""
 
-    def __init__(self, archive: Archive, store: Store) -> None:
+    def __init__(self, archive: Archive, store: Store, *, shared: bool = False) -> None:
         self.archive = archive
+        self.shared = shared
         self._store = store
         self._links: set[ShippingLink] = set()
 
@@ -113,7 +116,10 @@ class ShippingLink:
             extent = _COMPLETE  # it was here once, and had to make room
         self._admission.open(attempt, extent, max_bytes)
         self._durable[attempt] = extent
-        self._acknowledge(attempt)
+        if extent.complete and self._receiving.shared:
+            self._hold(attempt)
+        else:
+            self._acknowledge(attempt)
 
     async def _allowed_bytes(self, attempt: str) -> int | None:
         """How long its output may be; None where it is not the node's."""
@@ -163,9 +169,26 @@ class ShippingLink:
         self._durable[frame.attempt] = known.longer(frame.stream, len(frame.data), frame.end)
         self._acknowledge(frame.attempt)
 
-    def _acknowledge(self, attempt: str) -> None:
+    def _hold(self, attempt: str) -> None:
+        """Acknowledge its end once other servers have it too."""
+        loop = self._loop
+
+        def away() -> None:
+            with contextlib.suppress(RuntimeError):  # the server has ended
+                loop.call_soon_threadsafe(self._away, attempt)
+
+        self._archive.when_away(away)
+
+    def _away(self, attempt: str) -> None:
+        if attempt in self._durable:
+            self._acknowledge(attempt, away=True)
+
+    def _acknowledge(self, attempt: str, *, away: bool = False) -> None:
         extent = self._durable[attempt]
-        if extent.complete:
+        if extent.complete and self._receiving.shared and not away:
+            self._hold(attempt)
+            extent = Extent(extent.sizes, (False, False))
+        elif extent.complete:
             self._admission.close(attempt)
             del self._durable[attempt]
         self._say(

@@ -16,7 +16,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -32,6 +32,9 @@ from towline.server.process.node import AgentProcess, AgentWatch
 from towline.server.settings import Settings
 from towline.store.port import Store
 
+if TYPE_CHECKING:
+    from towline.server.peers.joined import Joined
+
 GRACE_S = 0.5
 """How long requests may still be answered once the server ends."""
 LEADER_END_S = 10.0
@@ -41,6 +44,7 @@ ACCEPT_ROUNDS = 20
 LOOK_EVERY_S = 2.0
 EXPIRE_EVERY_S = 3600.0
 MAKE_ROOM_EVERY_S = 60.0
+STILL_LEADING_S = 0.5
 RENEW_EVERY_S = 24 * 3600.0
 
 
@@ -62,12 +66,35 @@ async def _keep_renewed(remote: Remote) -> None:
         remote.renew()
 
 
+async def while_leading(leader: Leader, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Work that is the leader's alone, begun anew with each leadership."""
+    while True:
+        await leader.ready.wait()
+        task = asyncio.create_task(work())
+        try:
+            while leader.ready.is_set() and not task.done():
+                await asyncio.wait([task], timeout=STILL_LEADING_S)
+        finally:
+            task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+
 class LocalServer:
     """Runs what ``launch`` has put together. ``stop`` may be called at any time."""
 
     def __init__(
-        self, settings: Settings, store: Store, leader: Leader, gateway: Gateway, retention: Retention
+        self,
+        settings: Settings,
+        store: Store,
+        leader: Leader,
+        gateway: Gateway,
+        retention: Retention,
+        joined: Joined | None = None,
     ) -> None:
+        self._joined = joined
+        """Where other servers share the store."""
         self._settings = settings
         self._store = store
         self._leader = leader
@@ -88,8 +115,8 @@ class LocalServer:
         remote: Remote | None,
         deliver: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
-        """Serve until stopped or, without ``remote``, idle; ``deliver`` sends webhooks meanwhile. Raises what
-        made the leader crash."""
+        """Serve until stopped or, without ``remote``, idle; ``deliver`` sends webhooks while this server
+        leads. Raises what made the leader crash."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -99,11 +126,17 @@ class LocalServer:
         garbage.settle()
         leading = asyncio.create_task(self._leader.run())
         leading.add_done_callback(lambda _: self.stop())
-        await self._until_leading(leading)
+        joining: asyncio.Task[None] | None = None
+        if self._joined is None:
+            await self._until_leading(leading)
+        else:
+            joining = asyncio.create_task(self._joined.run())
+            joining.add_done_callback(lambda _: self.stop())
         await http.start(listener)
         door = None if remote is None else await self._open(remote)
         self._log.info("serving", home=str(self._settings.home), listen=self._settings.listen)
-        work = [self._expire(), self._make_room(), self._stop_when_unreachable(), deliver()]
+        work = [self._expire(), self._make_room(), self._stop_when_unreachable()]
+        work.append(while_leading(self._leader, deliver))
         work.append(self._stop_when_idle(http) if remote is None else _keep_renewed(remote))
         beside = [asyncio.create_task(one) for one in work]
         if agent is not None:
@@ -114,7 +147,7 @@ class LocalServer:
             task.cancel()
         if door is not None:
             await door.stop_listening()
-        await self._end(http, leading, door)
+        await self._end(http, leading, joining, door)
         await asyncio.gather(*beside, return_exceptions=True)
 
     async def _open(self, remote: Remote) -> HttpServer:
@@ -130,18 +163,26 @@ class LocalServer:
         ready.cancel()
 
     async def _end(
-        self, http: HttpServer, leading: asyncio.Task[None], door: HttpServer | None = None
+        self,
+        http: HttpServer,
+        leading: asyncio.Task[None],
+        joining: asyncio.Task[None] | None,
+        door: HttpServer | None = None,
     ) -> None:
         """No new connections; what has arrived is committed and answered; then everybody is let go."""
         if self.reachable:
             (self._settings.home / SOCKET).unlink(missing_ok=True)
         await http.stop_listening()
-        if door is not None:
+        if door is not None and (self._joined is None or self._joined.alone):
             await self._maintain()
         if door is None:  # a cluster's nodes wait for its next server: nobody would start their agents again
             self._gateway.end()
         self._leader.end()
         await asyncio.wait([leading], timeout=LEADER_END_S)
+        if joining is not None and self._joined is not None:
+            joining.cancel()
+            await self._joined.close()
+            await asyncio.wait([joining])
         await asyncio.gather(*(one.close(GRACE_S) for one in (http, door) if one is not None))
         if not leading.done():
             leading.cancel()
@@ -149,6 +190,8 @@ class LocalServer:
         self._log.info("ended")
         with contextlib.suppress(asyncio.CancelledError):
             await leading
+        if joining is not None and not joining.cancelled():
+            joining.result()
         if self._leader.stopped is not None:
             raise OperatorError(self._leader.stopped)
 
@@ -217,6 +260,7 @@ class LocalServer:
         """Delete what is older than the retention, in small steps."""
         while True:
             deleted = 0
+            await self._leader.ready.wait()
             try:
                 deleted = (await self._retention.expire()).jobs
             except (StoreError, OSError) as error:  # the leader has the same trouble, and says so
@@ -226,6 +270,7 @@ class LocalServer:
     async def _make_room(self) -> None:
         """Keep the output that nodes have shipped within its size."""
         while True:
+            await self._leader.ready.wait()
             try:
                 freed = await self._retention.make_room()
                 if freed:

@@ -6,7 +6,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 
+from towline.server.peers.callers import is_server
+
 PER_CERTIFICATE = 16
+PER_SERVER = 400
+"""What another server of the cluster passes on."""
 
 
 class Places:
@@ -24,6 +28,8 @@ class Places:
         """Whether there is room for it; then it is counted until it leaves."""
         who = address if certificate is None else certificate
         limit = self._per_address if certificate is None else PER_CERTIFICATE
+        if certificate is not None and self._count[who] >= limit and is_server(certificate):
+            limit = PER_SERVER
         if self._count[who] >= limit or (certificate is None and self._callers >= self._most):
             return False
         self._held[connection] = who

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from towline.errors import OperatorError, RequestError
+from towline.errors import NotFound, OperatorError, RequestError
 from towline.model.imageref import parse_image
 from towline.server.vault.vault import Entry, Vault
 
@@ -22,15 +22,19 @@ class Logins:
 
     async def load(self) -> None:
         """Read all. One that does not open is left out: its images then say that they need a login."""
+        fresh: dict[str, tuple[str, str, str]] = {}
         for entry in await self._vault.list(self._namespace, KIND):
             try:
-                await self._read(entry.name)
+                fresh[entry.name] = await self._read(entry.name)
+            except NotFound:
+                continue  # removed meanwhile
             except OperatorError as error:
                 structlog.get_logger("logins").warning("a login cannot be used", reason=str(error))
+        self._open = fresh
 
-    async def _read(self, registry: str) -> None:
+    async def _read(self, registry: str) -> tuple[str, str, str]:
         password, user = await self._vault.get_with_user(self._namespace, KIND, registry)
-        self._open[registry] = (registry, user or "", password.decode())
+        return registry, user or "", password.decode()
 
     def login_for(self, image: str) -> tuple[str, str, str] | None:
         """(registry, user, password) of an image's registry; None where there is no login at it."""

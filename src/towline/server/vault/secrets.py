@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from towline.errors import InvalidDocument, OperatorError, Problem, RequestError
+from towline.errors import InvalidDocument, NotFound, OperatorError, Problem, RequestError
 from towline.model import names
 from towline.model.job import JobSpec
 from towline.server.vault.vault import Entry, Vault
@@ -36,15 +36,20 @@ class Secrets:
     async def load(self) -> None:
         """Read those of all namespaces. One that does not open counts as not stored: its tasks say that it
         has to be set."""
-        for namespace in await self._vault.namespaces(KIND):
-            await self.within(namespace)._load()
+        fresh = {space: await self._read(space) for space in await self._vault.namespaces(KIND)}
+        self._all.clear()
+        self._all.update(fresh)
 
-    async def _load(self) -> None:
-        for entry in await self._vault.list(self._namespace, KIND):
+    async def _read(self, namespace: str) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for entry in await self._vault.list(namespace, KIND):
             try:
-                self._open[entry.name] = await self._vault.get(self._namespace, KIND, entry.name)
+                found[entry.name] = await self._vault.get(namespace, KIND, entry.name)
+            except NotFound:
+                continue  # removed meanwhile
             except OperatorError as error:
                 structlog.get_logger("secrets").warning("a secret cannot be used", reason=str(error))
+        return found
 
     def values_for(self, namespace: str, wanted: Mapping[str, str]) -> dict[str, bytes]:
         """A task's ``secrets``, names of files by names of secrets, with values; without those that are

@@ -105,7 +105,8 @@ class Vault:
                 if key is None and await self._store.seal_list():
                     raise VaultError(
                         f"The key {self._key_file} is gone, and the store keeps secrets or logins of it: put "
-                        "it back, or remove them all and set them again (tow secret rm, tow registry logout)."
+                        "it back (where several servers share the store: copy it from another one), or "
+                        "remove them all and set them again (tow secret rm, tow registry logout)."
                     )
                 self._key = key or await asyncio.to_thread(open_key, self._key_file, create=True)
             assert self._key is not None

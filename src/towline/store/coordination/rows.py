@@ -49,3 +49,8 @@ class CoordinationStore(Protocol):
     async def server_delete(self, id: str) -> bool:
         """False where there was none."""
         ...
+
+    async def shared_state(self) -> tuple[int, ...]:
+        """Numbers that are others after each change of tokens, enrolments or sealed values: by them a server
+        sees that what it holds of these in memory is out of date."""
+        ...

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Delete, Select, Update, delete, select, update
+from sqlalchemy import BigInteger, Delete, Select, Update, cast, delete, func, select, update
 
 from towline.store.binding import ONE as _ONE
 from towline.store.binding import ZERO as _ZERO
 from towline.store.binding import Insert
 from towline.store.binding import p as _p
-from towline.store.schema import lease, pool, server
+from towline.store.schema import enrolment, lease, pool, sealed, server, token
 
 SERVER = tuple(column.name for column in server.columns)
 
@@ -60,3 +60,20 @@ def server_list() -> Select[*tuple[Any, ...]]:
 
 def server_delete() -> Delete:
     return delete(server).where(server.c.id == _p("which"))
+
+
+def shared_state() -> Select[*tuple[Any, ...]]:
+    """One row: how many there are of each kind, and the latest of their times and versions."""
+    parts = (
+        func.count(token.c.id),
+        func.max(token.c.created_at),
+        func.count(token.c.used_at),
+        func.count(enrolment.c.node),
+        func.max(enrolment.c.enrolled_at),
+        func.max(enrolment.c.expires_at),
+        func.count(sealed.c.name),
+        func.max(sealed.c.updated_at),
+        func.sum(sealed.c.version),
+    )
+    whole = (cast(func.coalesce(part, _ZERO), BigInteger) for part in parts)
+    return select(*(select(part).scalar_subquery() for part in whole))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from inspect import signature
 from typing import Any
 
 from sqlalchemy.dialects.sqlite import dialect, insert
@@ -16,7 +17,10 @@ _by_position = dialect(paramstyle="qmark")
 
 @cache
 def text(make: Callable[..., Any], *args: Any, **options: Any) -> str:
-    """The text of ``make(*args, **options)``; values are given to the driver by name."""
+    """The text of ``make(*args, **options)``; values are given to the driver by name. What inserts is
+    given the dialect's ``insert``."""
+    if not args and "insert" in signature(make).parameters:
+        args = (insert,)
     compiled = make(*args, **options).compile(dialect=_named)
     constants = {name for name, value in compiled.params.items() if value is not None}
     if constants:

@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from towline.core.rows import Changes
 from towline.errors import StaleTerm
-from towline.store import codec, statements
+from towline.store import access_statements, codec, statements
+from towline.store.access import AuditRow
+from towline.store.delivery import statements as deliveries
+from towline.store.delivery.rows import DeliveryRow
 from towline.store.port import Reservation
 from towline.store.sqlite.texts import insert, positional, text
 
@@ -69,15 +72,6 @@ def reserve(connection: sqlite3.Connection, wanted: Sequence[Reservation]) -> li
     return stands
 
 
-def release(connection: sqlite3.Connection, namespace: str, key: str) -> None:
-    connection.execute(text(statements.release), {"namespace": namespace, "key": key})
-
-
-def answer(connection: sqlite3.Connection, namespace: str, key: str, error: str) -> None:
-    values = {"old_namespace": namespace, "old_key": key, "new_error": error}
-    connection.execute(text(statements.answer), values)
-
-
 # --- what is kept encrypted -----------------------------------------------------------------------
 def seal_put(
     connection: sqlite3.Connection,
@@ -94,17 +88,21 @@ def seal_put(
     return int(connection.execute(text(statements.seal_put, insert), named).fetchone()[0])
 
 
-def seal_delete(connection: sqlite3.Connection, namespace: str, kind: str, name: str) -> bool:
-    values = {"namespace": namespace, "kind": kind, "name": name}
-    return connection.execute(text(statements.seal_delete), values).rowcount == 1
+# --- who did what, and what is owed ---------------------------------------------------------------
+def audit_append(connection: sqlite3.Connection, rows: Sequence[AuditRow]) -> None:
+    last = int(connection.execute(text(access_statements.audit_last)).fetchone()[0])
+    numbered = [structs.asdict(row) | {"seq": seq} for seq, row in enumerate(rows, last + 1)]
+    connection.executemany(text(access_statements.audit_append, insert), numbered)
+
+
+def delivery_add(
+    connection: sqlite3.Connection, pool: str, through: int, rows: Sequence[DeliveryRow]
+) -> None:
+    connection.execute(text(deliveries.cursor_put, insert), {"pool": pool, "number": through})
+    connection.executemany(text(deliveries.delivery_add, insert), [structs.asdict(row) for row in rows])
 
 
 # --- retention ------------------------------------------------------------------------------------
-def expired_jobs(connection: sqlite3.Connection, pool: str, before_ms: int, limit: int) -> list[str]:
-    values = {"pool": pool, "before_ms": before_ms, "count": limit}
-    return [job for (job,) in connection.execute(text(statements.expired_jobs), values)]
-
-
 def expire_job(connection: sqlite3.Connection, job: str, before_ms: int) -> bool:
     """Delete a bounded part of an expired job; True once its own row is gone too, or it runs again."""
     row = connection.execute(text(statements.job_ended_at), {"job": job}).fetchone()

@@ -96,7 +96,10 @@ async def create_join(request: AnyRequest) -> JoinView:
     access = access_of(service)
     host, port = service.settings.reached_at(body.address)
     row, text = await access.tokens.create_join(_duration(body.lifetime))
-    link = JoinLink(host=host, port=port, token=text, ca=access.authority.fingerprint)
+    others: tuple[tuple[str, int], ...] = ()
+    if service.joined is not None and body.address is None:
+        others = service.joined.other_places()
+    link = JoinLink(host=host, port=port, token=text, ca=access.authority.fingerprint, others=others)
     assert row.expires_at is not None
     tell(request, _named(row))
     return JoinView(id=row.id, link=str(link), expires_at=rfc3339(row.expires_at))

@@ -33,7 +33,7 @@ def _add(table: str, *columns: Column[str] | Column[int] | Column[bytes]) -> Non
 
 
 def _json(name: str, empty: bytes) -> Column[bytes]:
-    literal = f"x'{empty.hex()}'" if op.get_bind().dialect.name == "sqlite" else f"'\\x{empty.hex()}'"
+    literal = f"x'{empty.hex()}'" if op.get_context().dialect.name == "sqlite" else f"'\\x{empty.hex()}'"
     return Column(name, LargeBinary, nullable=False, server_default=text(literal))
 
 

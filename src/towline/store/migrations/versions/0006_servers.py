@@ -43,5 +43,7 @@ def upgrade() -> None:
         _text("build"),
         _number("started_at"),
         _number("beats"),
+        _number("lease_ms"),
+        _text("files"),
         sqlite_with_rowid=False,
     )

@@ -1,0 +1,81 @@
+"""Where the servers of the cluster are, and which one is asked next.
+
+The leader is found by asking: any server says who leads. Known are the servers that a server has told of
+last, those of the settings, and the one of the join link, which is never forgotten.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+
+class Servers:
+    """URLs, ``https://HOST:PORT``. ``first`` stays known whatever servers say; ``told`` are those of last
+    time, and ``keep`` is called with those of the next."""
+
+    def __init__(
+        self,
+        first: str,
+        told: Sequence[str] = (),
+        keep: Callable[[tuple[str, ...]], None] = lambda _: None,
+    ) -> None:
+        self._fixed = (first,)
+        self._told = tuple(told)
+        self._keep = keep
+        self._queue: list[str] = []
+        self._failed: set[str] = set()
+        self.current = first
+        """The one that has welcomed this node last; what goes beside the link goes there too."""
+        self._asked = first
+
+    def also(self, more: Sequence[str]) -> None:
+        """These stay known too."""
+        self._fixed = tuple(dict.fromkeys([*self._fixed, *more]))
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self._told, *self._fixed]))
+
+    @property
+    def several(self) -> bool:
+        return len(self.all) > 1
+
+    def next(self) -> str:
+        """Whom to ask now: the one that was pointed to, or each in its turn, the last leader first."""
+        if not self._queue:
+            others = [url for url in self.all if url != self.current]
+            random.shuffle(others)
+            self._queue = [self.current, *others] if self.current in self.all else others
+        self._asked = self._queue.pop(0)
+        return self._asked
+
+    def failed(self, url: str) -> None:
+        """It could not be reached."""
+        self._failed.add(url)
+
+    def silent(self) -> None:
+        """The server of the link says nothing: others are asked before it."""
+        others = [url for url in self.all if url != self.current]
+        random.shuffle(others)
+        self._queue = [*others, self.current]
+
+    def welcomed(self, url: str, told: Sequence[str]) -> None:
+        self.current = url
+        self._queue.clear()
+        self._failed.clear()
+        self.heard_of(told)
+
+    def heard_of(self, told: Sequence[str]) -> None:
+        """A server has told of all that are up; the order means nothing."""
+        if told and set(told) != set(self._told):
+            self._told = tuple(told)
+            self._keep(self._told)
+
+    def moved(self, leader: str) -> bool:
+        """Whether to ask ``leader`` at once: not one that could not be reached a moment ago."""
+        if leader in self._failed:
+            self._failed.clear()  # it is asked again after the pause
+            return False
+        self._queue.insert(0, leader)
+        return True

@@ -1,0 +1,184 @@
+"""One server among several on a store: what it has beyond one that has its store to itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+from litestar.types import ASGIApp
+
+from towline.build import build
+from towline.coordination.storelease import Leases, StoreLease
+from towline.core.leadership import ServerRow
+from towline.errors import WrongSetting
+from towline.identity.joining import bracketed
+from towline.model.units import rfc3339
+from towline.model.views import LedPoolView, PeerView
+from towline.server.events import Feed
+from towline.server.peers.carrying import Carrying
+from towline.server.peers.following import Following, Reload
+from towline.server.peers.passing import passing
+from towline.server.settings import Settings, host_and_port
+from towline.store.port import Store
+
+if TYPE_CHECKING:
+    from towline.logs.archive import Archive
+    from towline.server.access.authority import Authority
+
+ID_BYTES = 8
+CHECK_S = 0.5
+CATCH_UP_S = 20.0
+
+
+class Joined:
+    """Made once the store is open. ``run`` works until it is cancelled; then ``close``."""
+
+    def __init__(self, settings: Settings, store: Store, authority: Authority) -> None:
+        host, port = settings.reached_at()
+        row = ServerRow(
+            id=secrets.token_hex(ID_BYTES),
+            name=socket.gethostname(),
+            address=f"{bracketed(host)}:{port}",
+            build=build(),
+            started_at=time.time_ns() // 1_000_000,
+            lease_ms=settings.leadership_ms,
+            files=settings.own_files,
+        )
+        self.row = row
+        self._pool = settings.pool
+        self._store = store
+        self.leases = Leases(store, row)
+        self._carrying = Carrying(authority, row.id)
+        self._following: Following | None = None
+        self._archive: Archive | None = None
+
+    @property
+    def lease(self) -> StoreLease:
+        return self.leases.lease(self._pool)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other server is up, as far as is known."""
+        return self.leases.alone
+
+    async def open(self) -> None:
+        """The pool has to be there before anybody can lead it. Raises StoreError."""
+        await self._store.pool_create(self._pool)
+
+    def follow(self, feed: Feed, reloads: Sequence[Reload]) -> None:
+        self._following = Following(feed, self._store, self.leases, reloads)
+
+    def read_output(self, archive: Archive) -> None:
+        """What other servers have kept of nodes' output is to be found here too."""
+        self._archive = archive
+
+    async def _keep_caught_up(self, archive: Archive) -> None:
+        """Now and then, and at once when this server begins to lead: it is asked for output then."""
+        log = structlog.get_logger("logs")
+        led, due_s = False, 0.0
+        while True:
+            leads, now_s = self.lease.held, time.monotonic()
+            if now_s >= due_s or (leads and not led):
+                try:
+                    await asyncio.to_thread(archive.catch_up)
+                except OSError as error:
+                    log.warning("output of other servers is not found", reason=str(error))
+                due_s = now_s + CATCH_UP_S
+            led = leads
+            await asyncio.sleep(CHECK_S)
+
+    def door(self, app: ASGIApp, leads: Callable[[], bool]) -> ASGIApp:
+        """``app``, in front of which what is the leader's goes to it."""
+        return passing(app, self._pool, self.leases, leads, self._carrying, self.row.name)
+
+    async def run(self) -> None:
+        """Raises WrongSetting where this server does not go with another one."""
+        tasks = [asyncio.ensure_future(self.leases.run()), asyncio.ensure_future(self._keep_checking())]
+        if self._archive is not None:
+            tasks.append(asyncio.ensure_future(self._keep_caught_up(self._archive)))
+        if self._following is not None:
+            tasks.append(asyncio.ensure_future(self._following.run()))
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _keep_checking(self) -> None:
+        while True:
+            self._check_files()
+            await asyncio.sleep(CHECK_S)
+
+    def _check_files(self) -> None:
+        """Of two servers that do not have each other's files the younger one ends."""
+        for peer in self.leases.peers():
+            other = peer.row
+            if other.id == self.row.id or not peer.live or other.id not in self.leases.beating:
+                continue
+            own = self.row.files or other.files
+            if own and (self.row.started_at, self.row.id) > (other.started_at, other.id):
+                whose = "this server" if self.row.files else f"the server {other.name} at {other.address}"
+                raise WrongSetting(
+                    f"{whose} keeps output and artifacts in {own}, which other servers do not reach, and "
+                    f"this server shares its store with {other.name} at {other.address}: set object_store to "
+                    "one that both reach, or shared_files = true on both where they have that folder together"
+                )
+
+    async def close(self) -> None:
+        await self.leases.close()
+        with contextlib.suppress(OSError):
+            await self._carrying.close()
+
+    # --- what others are told -----------------------------------------------------------------------
+    def urls(self) -> tuple[str, ...]:
+        """Of the servers that are up, this one first."""
+        others = [peer.row.address for peer in self.leases.peers() if peer.live]
+        return tuple(f"https://{address}" for address in dict.fromkeys([self.row.address, *others]))
+
+    def other_places(self) -> tuple[tuple[str, int], ...]:
+        """(host, port) of the other servers that are up."""
+        rows = [peer.row for peer in self.leases.peers() if peer.live and peer.row.id != self.row.id]
+        return tuple(host_and_port(row.address, "address") for row in rows)
+
+    def leader(self) -> tuple[str, int]:
+        """(the leader's URL, its term); empty where there is none but this one, or none at all."""
+        found = self.leases.leader_of(self._pool)
+        if found is None or found.id == self.row.id:
+            return "", 0
+        return f"https://{found.address}", self.term
+
+    @property
+    def term(self) -> int:
+        """Of the pool, at the last look."""
+        return {row.pool: row.term for row in self.leases.pools()}.get(self._pool, 0)
+
+    def no_leader_ms(self) -> int:
+        return self.leases.free_in_ms(self._pool)
+
+    def views(self) -> list[PeerView]:
+        pools = self.leases.pools()
+        leaders = {row.pool: self.leases.leader_of(row.pool) for row in pools}
+        return [
+            PeerView(
+                id=peer.row.id,
+                name=peer.row.name,
+                address=peer.row.address,
+                build=peer.row.build,
+                started_at=rfc3339(peer.row.started_at),
+                live=peer.live,
+                silent_seconds=peer.silent_ms / 1000,
+                asked=peer.row.id == self.row.id,
+                leads=[
+                    LedPoolView(pool=row.pool, term=row.term, since=rfc3339(row.lease.taken_at))
+                    for row in pools
+                    if (leader := leaders[row.pool]) is not None and leader.id == peer.row.id
+                ],
+            )
+            for peer in self.leases.peers()
+        ]

@@ -1,0 +1,176 @@
+"""Passes requests on to the leader of the pool, whole, as they came: the layer between a server's doors and
+its API.
+
+Nothing waits here for a leader: where there is none, or it cannot be reached, the caller is told to repeat
+the request, which then finds the next one. A request that another server has passed on goes no further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from math import ceil
+from typing import Any, Protocol, cast
+
+import msgspec
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from towline.core.leadership import ServerRow
+from towline.identity.roles import LOCAL, Principal
+from towline.server.access.guard import PRINCIPAL
+from towline.server.access.rules import PUBLIC, WEBSOCKET, rule_of
+from towline.server.peers.anywhere import is_anywhere
+from towline.server.peers.callers import HEADER, PASSED_ON, Caller, encode
+from towline.server.process.http import CERTIFICATE
+
+LOOK_S = 0.25
+"""How often it is looked whether the leader that has a request still leads."""
+LONGEST_S = 2
+"""A caller is told to come again after so many seconds at most: a leader may be there before it is known."""
+HOP_BY_HOP = frozenset({
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+    b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+NOT_PASSED = HOP_BY_HOP | {HEADER, b"host"}
+_TRY_AGAIN_CODE = 1013
+"""Of a WebSocket that is closed for now."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class NotReached(Exception):
+    """The leader does not answer, or leads no more; nothing of an answer has been sent on."""
+
+
+class Knowledge(Protocol):
+    """What is known of who leads; coordination/storelease.py has it."""
+
+    @property
+    def id(self) -> str: ...
+    def leader_of(self, pool: str) -> ServerRow | None: ...
+    def free_in_ms(self, pool: str) -> int: ...
+
+
+class Carrier(Protocol):
+    """How a request gets to another server. Raises NotReached as long as nothing of the answer was sent."""
+
+    async def http(
+        self, to: ServerRow, scope: Scope, headers: Headers, receive: Receive, send: Send
+    ) -> None: ...
+    async def websocket(
+        self, to: ServerRow, scope: Scope, headers: Headers, receive: Receive, send: Send
+    ) -> None: ...
+
+
+def passing(
+    app: ASGIApp,
+    pool: str,
+    known: Knowledge,
+    leads: Callable[[], bool],
+    carrier: Carrier,
+    name: str,
+) -> ASGIApp:
+    """``app`` for what this server answers itself; ``name`` is how the audit names this server's socket."""
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or leads() or _is_ours(scope):
+            await app(scope, receive, send)
+            return
+        leader = known.leader_of(pool)
+        if leader is None or leader.id == known.id or scope["state"].get(PASSED_ON):
+            await _refuse(scope, receive, send, known.free_in_ms(pool))
+            return
+        headers = [(key, value) for key, value in scope["headers"] if key not in NOT_PASSED]
+        headers += [(b"host", leader.address.encode()), (HEADER, encode(_caller(scope, name)))]
+        carry = carrier.http if scope["type"] == "http" else carrier.websocket
+        answer = _Answer(send)
+        try:
+            await _while_it_leads(
+                carry(leader, scope, headers, receive, answer.send), lambda: _is_leader(known, pool, leader)
+            )
+        except NotReached:
+            if answer.begun:
+                raise ConnectionAbortedError("the leader is gone in the middle of an answer") from None
+            await _refuse(scope, receive, send, known.free_in_ms(pool))
+
+    return door
+
+
+class _Answer:
+    """Knows whether anything of it was sent."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def send(self, message: Message) -> None:
+        self.begun = True
+        await self._send(message)
+
+
+def _is_leader(known: Knowledge, pool: str, leader: ServerRow) -> bool:
+    found = known.leader_of(pool)
+    return found is not None and found.id == leader.id
+
+
+def _is_ours(scope: Scope) -> bool:
+    """A caller who is not known here may be known to the leader, whose tokens are the newest."""
+    method = cast("dict[str, Any]", scope).get("method", WEBSOCKET)
+    if not is_anywhere(method, scope["path"]):
+        return False
+    return scope["state"].get(PRINCIPAL) is not None or rule_of(method, scope["path"]) is PUBLIC
+
+
+def _caller(scope: Scope, name: str) -> Caller:
+    who = cast("Principal | None", scope["state"].get(PRINCIPAL))
+    if who is LOCAL:
+        return Caller(source=f"socket of {name}", local=True)
+    client = scope["client"]
+    source = client[0] if client else ""
+    shown = scope["state"].get(CERTIFICATE)
+    if who is not None and who.node is not None and shown is not None:
+        from towline.identity.certificates import issued_at_ms
+
+        return Caller(source=source, node=who.node, issued_at=issued_at_ms(shown))
+    return Caller(source=source)
+
+
+async def _while_it_leads(carrying: Any, leads: Callable[[], bool]) -> None:
+    """Raises NotReached where the leader loses its place before it has answered: it may be frozen."""
+    task = asyncio.ensure_future(carrying)
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=LOOK_S)
+            if not task.done() and not leads():
+                task.cancel()
+                break
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise NotReached
+        task.result()
+    finally:
+        task.cancel()
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, after_ms: int) -> None:
+    after_s = min(LONGEST_S, max(1, ceil(after_ms / 1000)))
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": _TRY_AGAIN_CODE, "reason": "no leader"})
+        return
+    body = msgspec.json.encode(
+        {
+            "type": "urn:towline:problem:unavailable",
+            "title": "Not now: repeat the request",
+            "status": 503,
+            "detail": "The pool has no leader at the moment, or it does not answer: repeat the request.",
+            "problems": [],
+        }
+    )
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"retry-after", b"%d" % after_s),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,157 @@
+"""A SQLite file as an end."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from towline.errors import StoreError
+from towline.store.migrations import HEAD
+from towline.store.moving.tables import ROWS_A_PIECE, Row, Shape, shapes
+from towline.store.sqlite.connections import explain, open_reader, open_writer
+from towline.store.upgrade import check_known, sqlite_revision, upgrade_sqlite
+
+_RAISE = "UPDATE pool SET term = max(term + 1, ?)"
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Errors of the driver as StoreError."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise explain(path, error) from error
+
+
+class SqliteSource:
+    """A file that is only read, in one snapshot. Raises StoreError where it is none of Towline's, or not up
+    to date."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.shapes = shapes()
+        with explained(self.path):
+            self._connection = open_reader(self.path)
+            self._connection.execute("BEGIN")
+            found = sqlite_revision(self._connection, self.path)
+        self.revision = checked_revision(found, str(self.path))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    async def count(self, shape: Shape) -> int:
+        with explained(self.path):
+            return _count(self._connection, shape)
+
+    async def rows(self, shape: Shape) -> AsyncIterator[list[Row]]:
+        with explained(self.path):
+            cursor = self._connection.execute(
+                f"SELECT {listed(shape.columns)} FROM {listed([shape.name])} ORDER BY {listed(shape.key)}"
+            )
+            while piece := cursor.fetchmany(ROWS_A_PIECE):
+                yield _with_flags(shape, piece)
+
+
+def _with_flags(shape: Shape, rows: list[Row]) -> list[Row]:
+    flags = shape.flags
+    if not flags:
+        return rows
+    return [tuple(bool(cell) if at in flags else cell for at, cell in enumerate(row)) for row in rows]
+
+
+def checked_revision(found: str | None, where: str) -> str:
+    """Raises StoreError unless it is this build's."""
+    check_known(found, where)
+    if found is None:
+        raise StoreError(f"{where} is empty: there is nothing to take from it")
+    if found != HEAD:
+        raise StoreError(f"{where} has the schema {found}, this version {HEAD}: run tow db upgrade first")
+    return found
+
+
+class SqliteTarget:
+    """A new file: written beside its place, and put there whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._draft = self.path.with_name(f"{self.path.name}.new")
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def _open(self) -> sqlite3.Connection:
+        assert self._connection is not None, "begin comes first"
+        return self._connection
+
+    async def begin(self, revision: str) -> None:
+        if self.path.exists():
+            raise StoreError(f"{self.path} is there already: move it away first")
+        with explained(self._draft):
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._draft.unlink(missing_ok=True)
+            self._draft.touch(mode=0o600)
+            self._connection = open_writer(self._draft)
+            upgrade_sqlite(self._connection, revision)
+            self._connection.execute("BEGIN IMMEDIATE")
+
+    async def write(self, shape: Shape, rows: list[Row]) -> None:
+        places = ", ".join("?" for _ in shape.columns)
+        with explained(self._draft):
+            self._open.executemany(
+                f"INSERT INTO {listed([shape.name])} ({listed(shape.columns)}) VALUES ({places})", rows
+            )
+
+    async def count(self, shape: Shape) -> int:
+        with explained(self._draft):
+            return _count(self._open, shape)
+
+    async def finish(self, closed: str | None) -> None:
+        with explained(self._draft):
+            self._open.execute("COMMIT")
+            if sqlite_revision(self._open, self._draft) != HEAD:
+                upgrade_sqlite(self._open)
+            set_acting(self._open, closed)
+            self._open.close()
+            self._connection = None
+            self._draft.rename(self.path)
+            sync_folder(self.path.parent)
+
+    def close(self) -> None:
+        """Without ``finish`` nothing is kept."""
+        if self._connection is not None:
+            self._connection.close()
+            self._draft.unlink(missing_ok=True)
+
+
+def set_acting(connection: sqlite3.Connection, closed: str | None) -> None:
+    """Let the store be closed for this reason or, with None, be open in terms higher than any before."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("DELETE FROM closure")
+    if closed is None:
+        connection.execute(_RAISE, (int(time.time()),))
+    else:
+        connection.execute(
+            "INSERT INTO closure (reason, at) VALUES (?, ?)", (closed, time.time_ns() // 10**6)
+        )
+    connection.execute("COMMIT")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in it durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a statement."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _count(connection: sqlite3.Connection, shape: Shape) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {listed([shape.name])}").fetchone()[0])

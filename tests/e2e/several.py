@@ -1,0 +1,256 @@
+"""Several servers on one PostgreSQL, each in a network namespace of its own, with nodes and faults between.
+
+The database is reached over TCP through a relay on the bridge, so that a server can be cut off from it alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from tests.e2e.fleet import PYTHON, SHORT, Fleet
+from tests.e2e.home import until
+from tests.postgres import DATABASE, USER, Postgres, started
+
+from towline.cli.dev.network import entered
+from towline.server.vault import KEY_FILE
+
+PORT, STORE_PORT = 7443, 5432
+QUICK = {**SHORT, "TOWLINE_LEADERSHIP_LEASE": "2s"}
+"""Times of tests that take seconds."""
+PATIENCE_S = 60.0
+
+
+class Server:
+    """One of them. ``http`` asks it through its socket, as an admin."""
+
+    def __init__(self, name: str, folder: Path, space: str, address: str) -> None:
+        self.name = name
+        self.home = folder / name
+        self.home.mkdir(mode=0o700)
+        self.space = space
+        self.address = f"{address}:{PORT}"
+        self.process: subprocess.Popen[bytes] | None = None
+        transport = httpx2.HTTPTransport(uds=str(self.home / "tow.sock"))
+        self.http = httpx2.Client(transport=transport, base_url="http://towline", timeout=30)
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.address}"
+
+    def start(self, environ: dict[str, str]) -> None:
+        argv = [*entered(self.space), *PYTHON, "server", "--home", str(self.home), "--without-agent"]
+        with (self.home / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*argv, "--listen", self.address],
+                env={**os.environ, **environ}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        """Of the server itself: nsenter becomes it."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its socket takes connections."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.home / "tow.sock")) == 0
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait()
+
+    def stop(self) -> float:
+        """End it cleanly; how long that took, in seconds."""
+        begun_s = time.monotonic()
+        self.signal(signal.SIGTERM)
+        assert self.process is not None
+        assert self.process.wait(30) == 0, self.log
+        return time.monotonic() - begun_s
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    @property
+    def log(self) -> str:
+        return (self.home / "server.log").read_text()
+
+    def cut_from_store(self) -> None:
+        words = ["-p", "tcp", "--dport", str(STORE_PORT), "-j", "DROP"]
+        subprocess.run([*entered(self.space), "iptables", "-A", "OUTPUT", *words], check=True)
+
+    def heal(self) -> None:
+        subprocess.run([*entered(self.space), "iptables", "-F"], check=True)
+
+
+class Several(Fleet):
+    """``ask`` and all that a ``Fleet`` asks goes to any server that answers."""
+
+    def __init__(self, count: int = 3, environ: dict[str, str] = QUICK, mounts: str = "") -> None:
+        super().__init__(environ, mounts)
+        self.http.close()
+        self.postgres: Postgres = started()
+        self._relay: subprocess.Popen[bytes] | None = None
+        self.servers = [self._make(f"s{number}") for number in range(count)]
+        self.environ |= {
+            "TOWLINE_STORE_URL": f"postgresql://{USER}@{self._network.address}:{STORE_PORT}/{DATABASE}",
+            "TOWLINE_OBJECT_STORE": f"file://{self.folder}/objects",
+            "TOWLINE_SHARED_FILES": "true",
+        }
+
+    def _make(self, name: str) -> Server:
+        space = self._network.add()
+        return Server(name, self.folder, space, self._network.address_of(space))
+
+    def serve(self) -> None:
+        """Start all, the first one before the others, and wait until one leads."""
+        self._open_relay()
+        first, *others = self.servers
+        first.start(self.environ)
+        until(lambda: self._leader_now() is first, "the first server to lead")
+        for server in others:
+            shutil.copy(first.home / KEY_FILE, server.home / KEY_FILE)
+            server.start(self.environ)
+        for server in self.servers:
+            until(lambda server=server: self._says_ready(server), f"{server.name} to be ready")
+
+    def _open_relay(self) -> None:
+        target = self.postgres.folder / f".s.PGSQL.{STORE_PORT}"
+        self._relay = subprocess.Popen(
+            [
+                *entered(self._network.hub), sys.executable, "-m", "tests.e2e.several",
+                self._network.address, str(STORE_PORT), str(target),
+            ],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert self._relay.stdout is not None
+        assert self._relay.stdout.readline() == b"ready\n"
+
+    # --- asking -------------------------------------------------------------------------------------
+    @property
+    def up(self) -> list[Server]:
+        return [one for one in self.servers if one.process is not None and one.process.poll() is None]
+
+    def _says_ready(self, server: Server) -> bool:
+        assert server.process is not None
+        assert server.process.poll() is None, server.log
+        return server.is_there and server.http.get("/readyz").status_code == 200
+
+    def ask(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        """Of any server, again and again until it is answered with something else than 503."""
+        until_s = time.monotonic() + PATIENCE_S
+        while True:
+            for server in self.up:
+                with contextlib.suppress(httpx2.TransportError):
+                    answer = server.http.request(method, path, timeout=10, **more)
+                    if answer.status_code != 503:
+                        return answer
+            assert time.monotonic() < until_s, f"nobody answers {method} {path}\n{self.situation()}"
+            time.sleep(0.05)
+
+    def get(self, path: str, **query: Any) -> Any:
+        answer = self.ask("GET", path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def submit(self, name: str, key: str | None = None, **tasks: dict[str, Any]) -> str:
+        body = {"document": {"name": name, "tasks": tasks}, "params": {}, "base_dir": None}
+        headers = {} if key is None else {"idempotency-key": key}
+        answer = self.ask("POST", "/v1/jobs", json=body, headers=headers)
+        assert answer.status_code in (200, 201), answer.text
+        job = str(answer.json()["id"])
+        self.submitted[job] = tasks
+        return job
+
+    def join_link(self) -> str:
+        answer = self.ask("POST", "/v1/tokens/join", json={})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["link"])
+
+    def views(self, of: Server) -> list[dict[str, Any]]:
+        return list(of.http.get("/v1/servers").json()["servers"])
+
+    def _leader_now(self) -> Server | None:
+        """Whom a server that is up and answers believes to lead."""
+        for server in self.up:
+            with contextlib.suppress(httpx2.TransportError, KeyError):
+                if not server.is_there:
+                    continue
+                for view in server.http.get("/v1/servers", timeout=2).json()["servers"]:
+                    if view["leads"]:
+                        return next(one for one in self.servers if one.address == view["address"])
+        return None
+
+    def leader(self) -> Server:
+        return until(self._leader_now, "a server to lead")
+
+    def followers(self) -> list[Server]:
+        leader = self.leader()
+        return [server for server in self.up if server is not leader]
+
+    def situation(self) -> str:
+        found = [f"== {one.name}\n{one.log[-6000:]}" for one in self.servers if one.process is not None]
+        logs = [*self.folder.glob("*/agent.log"), *self.folder.glob("*/node/keeper.log")]
+        found += [f"== {log}\n{log.read_text()[-3000:]}" for log in logs if log.exists()]
+        return "\n".join(found)
+
+    def close(self) -> None:
+        for server in self.up:
+            server.signal(signal.SIGCONT)
+        super().close()
+        for server in self.servers:
+            server.http.close()
+            if server.process is not None:
+                server.process.wait()
+        if self._relay is not None:
+            self._relay.kill()
+            self._relay.wait()
+            assert self._relay.stdout is not None
+            self._relay.stdout.close()
+        self.postgres.remove()
+
+
+async def relay(host: str, port: int, target: str) -> None:
+    """Carry each connection on to the Unix socket ``target``."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            inner, outer = await asyncio.open_unix_connection(target)
+        except OSError:
+            writer.close()
+            return
+        both = [asyncio.ensure_future(_copy(reader, outer)), asyncio.ensure_future(_copy(inner, writer))]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for task in both:
+            task.cancel()
+        for each in (writer, outer):
+            each.close()
+
+    server = await asyncio.start_server(carry, host, port)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    await server.serve_forever()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+
+if __name__ == "__main__":
+    asyncio.run(relay(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

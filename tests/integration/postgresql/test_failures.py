@@ -1,0 +1,227 @@
+"""PostgreSQL that is away, full, refuses or has moved: a sentence with the remedy, and no help to come
+back."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from signal import SIGQUIT
+from urllib.parse import quote
+
+import pytest
+from tests import postgres
+from tests.conformance.stores import rows
+from tests.conformance.stores.rows import Writing
+from tests.postgres import Postgres
+
+from towline.errors import StaleTerm, StoreError
+from towline.store.postgresql import PostgresStore
+
+PASSWORD = "geheim-7/@%"
+
+
+@pytest.fixture
+async def store(own_server: Postgres, tmp_path: Path) -> AsyncIterator[PostgresStore]:
+    opened = PostgresStore(own_server.own(tmp_path))
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_a_restart_is_over_when_it_is_over(
+    own_server: Postgres, store: PostgresStore, crash: bool
+) -> None:
+    leader = await Writing.lead(store, "default")
+    await leader.submit("j1", 1)
+    await asyncio.gather(*(store.jobs("default", None, 1) for _ in range(20)))
+    await asyncio.to_thread(own_server.stop, *([SIGQUIT] if crash else []))
+    for ask in (leader.commit(nodes=[rows.node("n1")]), store.jobs("default", None, 1)):
+        with pytest.raises(
+            StoreError, match=r"it cannot be reached: look whether it runs|connection was lost"
+        ):
+            await ask
+    await asyncio.to_thread(own_server.start)
+    assert [row.id for row in await store.jobs("default", None, 9)] == ["j1"]
+    await leader.commit(nodes=[rows.node("n2")])
+    assert [row.id for row in await store.nodes("default")] == ["n2"]
+    assert await asyncio.to_thread(own_server.backends) <= 10
+
+
+async def test_a_commit_whose_answer_was_lost_is_doubtful(own_server: Postgres, store: PostgresStore) -> None:
+    leader = await Writing.lead(store, "default")
+    holder = PostgresStore(store.address.url)
+    async with holder._connections.others.take() as other, other.transaction():
+        await other.execute("LOCK TABLE node")
+        committing = asyncio.ensure_future(leader.commit(nodes=[rows.node("n1")]))
+        await asyncio.to_thread(own_server.until_waiting, 1)
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        await asyncio.to_thread(own_server.run, ended)
+        with pytest.raises(StoreError, match=r"whether the change was made is not known"):
+            await committing
+    await holder.close()
+    successor = await Writing.lead(store, "default")
+    await successor.commit(nodes=[rows.node("n2")])
+    with pytest.raises(StaleTerm):
+        await leader.commit(nodes=[rows.node("n3")])
+    assert [row.id for row in await store.nodes("default")] == ["n2"]
+
+
+@pytest.fixture
+def guarded(own_server: Postgres) -> Iterator[Postgres]:
+    """With a user who needs a password and may have two connections."""
+    own_server.run(f"CREATE ROLE app LOGIN CONNECTION LIMIT 2 PASSWORD '{PASSWORD}'")
+    rules = own_server.data / "pg_hba.conf"
+    before = rules.read_text()
+    rules.write_text("local all app scram-sha-256\n" + before)
+    own_server.run("SELECT pg_reload_conf()")
+    yield own_server
+    rules.write_text(before)
+    own_server.run("SELECT pg_reload_conf()")
+    own_server.run("DROP OWNED BY app; DROP ROLE app")
+
+
+def url_of(server: Postgres, password: str, database: str = postgres.DATABASE) -> str:
+    return (
+        f"postgresql://app:{quote(password, safe='')}@/{database}?host={quote(str(server.folder), safe='')}"
+    )
+
+
+async def refusal(store: PostgresStore) -> str:
+    with pytest.raises(StoreError) as refused:
+        await store.open()
+    await store.close()
+    return str(refused.value)
+
+
+async def test_what_refuses_a_login_is_said_without_the_password(guarded: Postgres) -> None:
+    said = await refusal(PostgresStore(url_of(guarded, "wrong-" + PASSWORD)))
+    assert "the password is wrong: look at store_url, PGPASSWORD and ~/.pgpass" in said
+    said += await refusal(PostgresStore(url_of(guarded, PASSWORD, "nowhere")))
+    assert "there is no such database: make it first, with createdb" in said
+    said += await refusal(PostgresStore(url_of(guarded, PASSWORD)))
+    assert "the user has not the rights: make it the owner of the database" in said
+    said += await refusal(PostgresStore(f"postgresql://app:{PASSWORD[:6]}@127.0.0.1:1/{postgres.DATABASE}"))
+    assert "it cannot be reached: look whether it runs, and at host and port of store_url" in said
+    assert "postgresql://app@127.0.0.1:1/towline" in said
+    assert PASSWORD[:6] not in said and quote(PASSWORD, safe="") not in said
+    assert PASSWORD not in repr(vars(PostgresStore(url_of(guarded, PASSWORD))["address"]))
+
+
+async def test_a_server_without_a_free_connection(guarded: Postgres) -> None:
+    guarded.run("CREATE SCHEMA app AUTHORIZATION app")
+    store = PostgresStore(url_of(guarded, PASSWORD))
+    await store.open()
+    asked = [store.jobs("default", None, 1) for _ in range(4)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, Exception)]
+    assert refused and all(
+        "all its connections are taken: raise max_connections" in str(one) for one in refused
+    )
+    assert await store.jobs("default", None, 1) == []
+    await store.close()
+
+
+async def test_a_database_that_takes_no_writes(own_server: Postgres, store: PostgresStore) -> None:
+    leader = await Writing.lead(store, "default")
+    own_server.run("ALTER SYSTEM SET default_transaction_read_only = on")
+    own_server.run("SELECT pg_reload_conf()")
+    try:
+        refused: set[str] = set()
+        while not any("it takes no writes: it is a standby" in one for one in refused):
+            try:
+                await leader.commit(nodes=[rows.node()])
+            except StoreError as error:
+                refused.add(str(error))
+        assert "it takes no writes: it is a standby" in await refusal(PostgresStore(store.address.url))
+    finally:
+        own_server.run(
+            "SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only"
+        )
+        own_server.run("SELECT pg_reload_conf()")
+    successor = await Writing.lead(store, "default")
+    await successor.commit(nodes=[rows.node("n2")])
+
+
+@pytest.fixture
+def on_a_small_disk() -> Iterator[Postgres]:
+    server = Postgres(min_wal_size="32MB", max_wal_size="32MB", shared_buffers="16MB")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "towline-test", server.folder]
+    subprocess.run(mount, check=True)
+    try:
+        server.own_folder()
+        server.make()
+        server.start()
+        server.run(f"CREATE DATABASE {postgres.DATABASE}", "postgres")
+        yield server
+    finally:
+        server.stop(SIGQUIT)
+        subprocess.run(["umount", "--lazy", server.folder], check=True)
+        server.remove()
+
+
+def almost_filled(folder: Path) -> Path:
+    """What takes the rest of the disk."""
+    free = int(subprocess.check_output(["df", "--output=avail", "-B1", folder]).split()[1])
+    ballast = folder / "ballast"
+    ballast.write_bytes(bytes(max(0, free - 24 * 1024**2)))
+    return ballast
+
+
+@pytest.mark.containers  # mounts a filesystem: needs the same rights
+async def test_a_full_disk_stops_commits_until_there_is_room(on_a_small_disk: Postgres) -> None:
+    server = on_a_small_disk
+    store = PostgresStore(server.url)
+    await store.open()
+    leader = await Writing.lead(store, "default")
+    await leader.submit("j1", 1)
+    ballast = almost_filled(server.folder)
+    written = 0
+    with pytest.raises(StoreError) as failure:
+        while written < 1_000_000:
+            made = [rows.element("j1", at, message="x" * 100) for at in range(written, written + 500)]
+            await leader.commit(elements=made)
+            written += 500
+    assert written > 0
+    said = str(failure.value)
+    assert "its disk is full: free some space" in said or "not known" in said, said
+    ballast.unlink()
+    if server.ended():  # it stops itself where it cannot write its log
+        await asyncio.to_thread(server.start)
+    while True:
+        try:
+            leader = await Writing.lead(store, "default")
+            await leader.commit(elements=made)
+            break
+        except StoreError:
+            await asyncio.sleep(0.1)
+    assert len((await store.elements("j1", 0, -1, 10**6)).elements) == written + 500
+    await store.close()
+
+
+async def test_a_standby_takes_over_and_has_every_commit(tmp_path: Path) -> None:
+    primary = postgres.started(synchronous_standby_names="*", synchronous_commit="local")
+    standby = Postgres()
+    try:
+        await asyncio.to_thread(standby.follow, primary)
+        hosts = f"{primary.folder},{standby.folder}"
+        store = PostgresStore(f"postgresql://towline@/towline?host={quote(hosts, safe='')}")
+        await store.open()
+        leader = await Writing.lead(store, "default")
+        for number in range(1, 30):
+            await leader.commit(events=[rows.event(number)])
+        await asyncio.to_thread(primary.stop, SIGQUIT)
+        with pytest.raises(StoreError):
+            await leader.commit(events=[rows.event(30)])
+        await asyncio.to_thread(standby.run, "SELECT pg_promote()")
+        successor = await Writing.lead(store, "default")
+        assert successor.term == leader.term + 1
+        assert await store.counters("default") == (2, 29)
+        with pytest.raises(StaleTerm):
+            await leader.commit(events=[rows.event(30)])
+        await store.close()
+    finally:
+        standby.remove()
+        primary.remove()
