@@ -19,7 +19,9 @@ class Servers:
         first: str,
         told: Sequence[str] = (),
         keep: Callable[[tuple[str, ...]], None] = lambda _: None,
+        shuffle: Callable[[list[str]], None] = random.shuffle,
     ) -> None:
+        self._shuffle = shuffle
         self._fixed = (first,)
         self._told = tuple(told)
         self._keep = keep
@@ -45,7 +47,7 @@ class Servers:
         """Whom to ask now: the one that was pointed to, or each in its turn, the last leader first."""
         if not self._queue:
             others = [url for url in self.all if url != self.current]
-            random.shuffle(others)
+            self._shuffle(others)
             self._queue = [self.current, *others] if self.current in self.all else others
         self._asked = self._queue.pop(0)
         return self._asked
@@ -57,7 +59,7 @@ class Servers:
     def silent(self) -> None:
         """The server of the link says nothing: others are asked before it."""
         others = [url for url in self.all if url != self.current]
-        random.shuffle(others)
+        self._shuffle(others)
         self._queue = [*others, self.current]
 
     def welcomed(self, url: str, told: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from towline.agent.cluster.servers import Servers
 from towline.core import lease as rules
 from towline.core.agent import effects as out
 from towline.core.agent import events as on
@@ -16,7 +17,7 @@ from towline.core.agent.pauses import CLUSTER
 from towline.core.commands import AttemptUpdate
 from towline.simulation.faults.host import Host, Plan
 from towline.simulation.faults.network import NODE, Network, Wire
-from towline.simulation.faults.server import Server
+from towline.simulation.faults.server import Server, url
 from towline.simulation.faults.truth import Truth
 from towline.simulation.faults.world import MS, SECOND, World
 from towline.wire import messages as wire
@@ -48,6 +49,9 @@ class Node:
         self.pool = pool
         self.cpu_milli = cpu
         self.host = Host(world, name, truth)
+        self.by_url = {url(server.name): server for server in servers}
+        self.known = Servers(world.random.choice(list(self.by_url)), shuffle=world.random.shuffle)
+        """Kept by the node, whichever agent asks."""
         self.powered = True
         self.agent: Agent | None = None
         self.start()
@@ -113,7 +117,9 @@ class Agent:
         self._times: wire.LeaseTimes | None = None
         self._link: Wire | None = None
         self._welcomed = False
-        self._opening: dict[Wire, int] = {}
+        self._opening: dict[Wire, tuple[int, str]] = {}
+        """Since when, and to which URL."""
+        self._url = ""
         self._heard_us = self._hello_ms = self._tries = 0
 
     def begin(self) -> None:
@@ -227,15 +233,16 @@ class Agent:
 
     # --- the link -------------------------------------------------------------------------------------
     def _dial(self) -> None:
-        """Open one more link, to any server."""
+        """Open one more link, to the server whose turn it is."""
         if not self.alive or len(self._opening) >= MOST_OPENING:
             return
         world, node = self.world, self.node
-        server = world.random.choice(node.servers)
+        asked = node.known.next()
+        server = node.by_url[asked]
         link = node.network.wire(node.name, server.name)
         link.heard[NODE] = lambda frame: self._frame(link, frame)
         link.closed[NODE] = lambda: self._frame(link, None)
-        self._opening[link] = world.now_us
+        self._opening[link] = (world.now_us, asked)
         world.after(node.network.latency_us(node.name, server.name), self._arrives, link, server)
 
     def _arrives(self, link: Wire, server: Server) -> None:
@@ -247,10 +254,12 @@ class Agent:
         else:
             server.accept(link, self.node.pool)
 
-    def _dial_later(self, more_us: int = 0) -> None:
-        bound_us = int(CLUSTER.bound_s(self._tries, 0) * SECOND)
+    def _dial_later(self, wait_us: int | None = None) -> None:
+        """``wait_us``: what a server has told; 0: it has said which one to ask."""
+        bound_s = CLUSTER.bound_s(self._tries, 0) if wait_us is None else CLUSTER.first_s
         self._tries += 1
-        self.world.after(self.world.random.randrange(bound_us) + more_us, self._redial)
+        pause_us = 0 if wait_us == 0 else self.world.random.randrange(int(bound_s * SECOND)) + (wait_us or 0)
+        self.world.after(pause_us, self._redial)
 
     def _redial(self) -> None:
         if self._link is None and not self._opening:
@@ -263,10 +272,11 @@ class Agent:
         if self.frozen:
             return
         now_us = self.world.now_us
-        for link, since_us in list(self._opening.items()):
+        for link, (since_us, asked) in list(self._opening.items()):
             if now_us - since_us > OPEN_TIMEOUT_US:
                 del self._opening[link]
                 link.close(NODE)
+                self.node.known.failed(asked)
         if self._link is None:
             if self._opening:  # one that hangs is not waited for alone
                 self._dial()
@@ -277,6 +287,8 @@ class Agent:
         if silent_us > OPEN_TIMEOUT_US:
             self._drop()
         elif silent_us > PATIENCE_US:
+            if not self._opening:
+                self.node.known.silent()
             self._dial()
         if self._link is not None and self._welcomed:
             term = 0 if self._times is None else self.host.lease.term
@@ -291,8 +303,7 @@ class Agent:
         elif frame is None:
             self._closed(link)
         elif link in self._opening:
-            del self._opening[link]
-            self._opened(link)
+            self._opened(link, self._opening.pop(link)[1])
         elif link is self._link:
             self._heard_us = self.world.now_us
             for message in wire.decode_from_server(frame):
@@ -300,14 +311,15 @@ class Agent:
                     self._hear(message)
 
     def _closed(self, link: Wire) -> None:
-        self._opening.pop(link, None)
+        if link in self._opening:
+            self.node.known.failed(self._opening.pop(link)[1])
         if link is self._link:
             self._link = None
             self.tell(on.LinkClosed())
         if self._link is None and not self._opening:
             self._dial_later()
 
-    def _opened(self, link: Wire) -> None:
+    def _opened(self, link: Wire, asked: str) -> None:
         """It takes the place of the one that is silent."""
         if self._link is not None:
             old, self._link = self._link, None
@@ -316,7 +328,7 @@ class Agent:
         for other in list(self._opening):
             del self._opening[other]
             other.close(NODE)
-        self._link, self._welcomed = link, False
+        self._link, self._welcomed, self._url = link, False, asked
         self._heard_us = self.world.now_us
         self._waiting.clear()
         if self.machine.instance is None:  # the journal was not read yet
@@ -324,14 +336,14 @@ class Agent:
             return
         self.tell(on.LinkOpened())
 
-    def _drop(self, more_us: int = 0) -> None:
+    def _drop(self, wait_us: int | None = None) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.close(NODE)
             self._events.append(on.LinkClosed())
             self.tell()
             if not self._opening:
-                self._dial_later(more_us)
+                self._dial_later(wait_us)
 
     # --- what is said ---------------------------------------------------------------------------------
     def _hello(self, effect: out.SendHello) -> None:
@@ -352,6 +364,7 @@ class Agent:
                 runtimes={"process": None, "oci": None},
                 known=effect.known,
                 protects={"process": PROTECTS, "oci": PROTECTS},
+                sent_boottime_ms=self._hello_ms,
             )
         )
 
@@ -390,17 +403,26 @@ class Agent:
             case wire.Welcome():
                 self._welcome(message)
             case wire.Refused():
-                self._drop((message.retry_ms or 0) * MS)
+                self._refused(message)
             case wire.Maintenance():
                 self._maintained(message)
             case _:
                 pass
 
+    def _refused(self, message: wire.Refused) -> None:
+        known = self.node.known
+        known.heard_of(message.servers)
+        newer = bool(message.leader) and message.term >= self.machine.term
+        self._drop(0 if newer and known.moved(message.leader) else (message.retry_ms or 0) * MS)
+
     def _welcome(self, message: wire.Welcome) -> None:
+        if message.term < self.machine.term:
+            self._drop()
+            return
         self._welcomed, self._tries = True, 0
-        if message.term >= self.machine.term:
-            self._times = message.lease
-            self.answered(message.term, self._hello_ms)
+        self.node.known.welcomed(self._url, message.servers)
+        self._times = message.lease
+        self.answered(message.term, self._hello_ms)
         self.tell(on.Welcomed(message.term))
 
     def answered(self, term: int, sent_ms: int) -> None:
