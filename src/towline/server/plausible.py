@@ -8,6 +8,7 @@ from towline.wire.messages import Hello
 MOST_MILLI_CPUS = 10**9
 MOST_BYTES = 2**50
 MOST_PIDS = 2**32
+MOST_MS = 2**53
 MAX_NAME = 253
 
 
@@ -20,6 +21,7 @@ def implausible(hello: Hello) -> str | None:
         "memory_bytes": (hello.memory_bytes, MOST_BYTES),
         "disk_bytes": (hello.disk_bytes, MOST_BYTES),
         "pids": (hello.pids, MOST_PIDS),
+        "sent_boottime_ms": (hello.sent_boottime_ms, MOST_MS),
         **{f"memory_bytes of GPU {gpu.id[:100]}": (gpu.memory_bytes, MOST_BYTES) for gpu in hello.gpus},
     }
     for what, (amount, most) in amounts.items():
