@@ -215,6 +215,9 @@ class Fleet:
         return self.machines[name]
 
     # --- what it says -------------------------------------------------------------------------------
+    def ask(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        return self.http.request(method, path, **more)
+
     def get(self, path: str, **query: Any) -> Any:
         answer = self.http.get(path, params=query)
         assert answer.status_code == 200, answer.text
@@ -222,9 +225,8 @@ class Fleet:
 
     def stdout(self, job: str, task: str, index: int) -> bytes:
         """Of an element's newest attempt, wherever it lies by now."""
-        answer = self.http.get(
-            f"/v1/jobs/{job}/tasks/{task}/elements/{index}/logs", params={"stream": "stdout"}
-        )
+        path = f"/v1/jobs/{job}/tasks/{task}/elements/{index}/logs"
+        answer = self.ask("GET", path, params={"stream": "stdout"})
         assert answer.status_code == 200, answer.text
         return b"".join(base64.b64decode(json.loads(line)["data"]) for line in answer.text.splitlines())
 

@@ -26,8 +26,14 @@ from towline.cli.dev.network import entered
 from towline.server.vault import KEY_FILE
 
 PORT, STORE_PORT = 7443, 5432
-QUICK = {**SHORT, "TOWLINE_LEADERSHIP_LEASE": "2s"}
-"""Times of tests that take seconds."""
+QUICK = {
+    **SHORT,
+    "TOWLINE_LEADERSHIP_LEASE": "2s",
+    "TOWLINE_NODE_LEASE": "12s",
+    "TOWLINE_LOST_AFTER": "15s",
+    "TOWLINE_LOST_AFTER_KEEP": "15s",
+}
+"""Times of tests that take seconds. A busy machine may take long for nodes to be linked to a new leader."""
 PATIENCE_S = 60.0
 
 
@@ -153,7 +159,7 @@ class Several(Fleet):
         """Of any server, again and again until it is answered with something else than 503."""
         until_s = time.monotonic() + PATIENCE_S
         while True:
-            for server in self.up:
+            for server in (one for one in self.up if one.is_there):
                 with contextlib.suppress(httpx2.TransportError):
                     answer = server.http.request(method, path, timeout=10, **more)
                     if answer.status_code != 503:

@@ -124,7 +124,7 @@ def test_a_token_is_good_and_taken_back_at_every_server(fleet: Several) -> None:
             "import ssl,sys,urllib.request as u\n"
             "context = ssl._create_unverified_context()\n"
             "request = u.Request(sys.argv[1], method=sys.argv[2], headers={'authorization': sys.argv[3]},"
-            " data=b'v' if sys.argv[2] == 'PUT' else None)\n"
+            " data=b'{}' if sys.argv[2] == 'POST' else None)\n"
             "try: print(u.urlopen(request, context=context, timeout=20).status)\n"
             "except u.HTTPError as error: print(error.code)\n"
         )
@@ -133,9 +133,9 @@ def test_a_token_is_good_and_taken_back_at_every_server(fleet: Several) -> None:
         return int(done.stdout)
 
     assert [ask(server, "GET", "/v1/whoami") for server in fleet.servers] == [200] * 3
-    assert ask(second, "PUT", "/v1/secrets/key") in (200, 201, 204)
+    assert ask(second, "POST", "/v1/jobs/nothing/cancel") == 404
     entries = first.http.get("/v1/audit").json()["entries"]
-    (entry,) = [one for one in entries if one["action"] == "PUT /v1/secrets/{name}"]
+    (entry,) = [one for one in entries if one["action"] == "POST /v1/jobs/{job}/cancel"]
     assert (entry["who"], entry["source"]) == ("token ada", fleet._network.address_of(machine.space))
     (entry,) = [one for one in entries if one["action"] == "POST /v1/tokens"]
     assert entry["who"] == "local" and entry["source"].startswith("socket of ")
@@ -259,6 +259,7 @@ def test_a_leader_cut_off_from_the_store_lets_its_nodes_go(fleet: Several, stamp
     _kept_all(fleet, stamps, job, placed)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_submissions_with_a_key_are_taken_once_over_kills(fleet: Several) -> None:
     """Four users submit at any server again and again while leaders are killed."""
     over = threading.Event()
@@ -271,7 +272,7 @@ def test_submissions_with_a_key_are_taken_once_over_kills(fleet: Several) -> Non
             key = f"{name}{number}"
             body = {"document": {"name": key, "tasks": {"a": task}}, "params": {}, "base_dir": None}
             found = taken.setdefault(key, set())
-            for server in fleet.up:
+            for server in (one for one in fleet.up if one.is_there):
                 try:
                     answer = server.http.post(
                         "/v1/jobs", json=body, headers={"idempotency-key": key}, timeout=10

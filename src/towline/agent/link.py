@@ -259,12 +259,12 @@ class Link:
                 if self._welcomed:
                     served_s = time.monotonic()
                     self._tries = self._crowded = 0
-            await self._pause()
+            await self._pause(opened=connection is not None)
 
-    async def _pause(self) -> None:
-        """Before the next try; none where a server has said which one to ask."""
+    async def _pause(self, *, opened: bool) -> None:
+        """Before the next try; none where a server has said which one to ask, or there is another one."""
         bound_s = self._pauses.bound_s(self._tries, self._crowded)
-        if self._moved:
+        if self._moved or (not opened and self._servers is not None and self._servers.has_more):
             self._moved = False
         elif self._retry_s is not None:  # it was told when: others are told the same
             await asyncio.sleep(random.uniform(0, self._pauses.first_s) + self._retry_s)

@@ -181,7 +181,7 @@ class Leases:
     def free_in_ms(self, pool: str) -> int:
         """After how long at most a pool that has no leader may have one: for who asks when to come again."""
         known = self._seen.get(pool)
-        if known is None or known.value[0] == NOBODY:
+        if known is None or known.value[0] in (NOBODY, self.id):
             return self._look_ms
         return max(self._look_ms, known.since_ms + self._length_ms(known) - self.clock())
 

@@ -29,7 +29,6 @@ class Servers:
         self._failed: set[str] = set()
         self.current = first
         """The one that has welcomed this node last; what goes beside the link goes there too."""
-        self._asked = first
 
     def also(self, more: Sequence[str]) -> None:
         """These stay known too."""
@@ -44,17 +43,23 @@ class Servers:
         return len(self.all) > 1
 
     def next(self) -> str:
-        """Whom to ask now: the one that was pointed to, or each in its turn, the last leader first."""
+        """Whom to ask now: the one that was pointed to, or each in its turn, the last leader first, and last
+        those that could not be reached."""
         if not self._queue:
             others = [url for url in self.all if url != self.current]
             self._shuffle(others)
             self._queue = [self.current, *others] if self.current in self.all else others
-        self._asked = self._queue.pop(0)
-        return self._asked
+            self._queue.sort(key=lambda url: url in self._failed)
+        return self._queue.pop(0)
 
     def failed(self, url: str) -> None:
         """It could not be reached."""
         self._failed.add(url)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are some that were not asked yet in this round."""
+        return bool(self._queue)
 
     def silent(self) -> None:
         """The server of the link says nothing: others are asked before it."""
@@ -77,7 +82,8 @@ class Servers:
     def moved(self, leader: str) -> bool:
         """Whether to ask ``leader`` at once: not one that could not be reached a moment ago."""
         if leader in self._failed:
-            self._failed.clear()  # it is asked again after the pause
+            self._failed.clear()  # it may be asked again after the pause
+            self._queue.clear()
             return False
         self._queue.insert(0, leader)
         return True
