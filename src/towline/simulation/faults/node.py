@@ -31,7 +31,8 @@ SLOW_MS = 250
 SHORT_US = (MS, 10 * MS, 100 * MS, 500 * MS, 3 * SECOND, 3 * SECOND)
 LENGTHS_US = (*SHORT_US, 30 * SECOND, 60 * SECOND)
 """Of containers; the long ones while there are faults."""
-PREPARATIONS_US = (0, 0, 0, 0, 500 * MS, 40 * SECOND)
+QUICK_US = (0, 0, 0, 0, 500 * MS)
+PREPARATIONS_US = (*QUICK_US, 40 * SECOND)
 PROTECTS = (rules.PROTECTION,)
 
 
@@ -215,7 +216,7 @@ class Agent:
             code = random.choices((0, 1, 2), (0.85, 0.1, 0.05))[0]
             length_us = random.choice(LENGTHS_US if self.world.faulty else SHORT_US)
             plan = Plan(name, lease_ms, length_us, code)
-            takes_us = random.choice(PREPARATIONS_US)
+            takes_us = random.choice(PREPARATIONS_US if self.world.faulty else QUICK_US)
             if takes_us > SLOW_MS * MS:
                 self.world.after(SLOW_MS * MS, self._slow, name)
             self.world.after(takes_us, self._prepared, plan)
