@@ -118,7 +118,9 @@ class Clients:
             world.after(later, self.command, "priority", pool, command)
         for _ in range(2):
             if random.random() < 0.4:
-                world.after(random.randrange(MS, 60 * SECOND), self._retry, pool, job)
+                when_us = random.randrange(MS, 60 * SECOND)
+                for _ in range(random.choice((1, 1, 2))):  # two at once, each with what it has read
+                    world.after(when_us + random.randrange(5 * MS), self._retry, pool, job)
 
     def _retry(self, pool: str, job: str) -> None:
         failed_only, key = self.world.random.random() < 0.5, f"retry{self._asked}"

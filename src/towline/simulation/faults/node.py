@@ -29,8 +29,9 @@ OPEN_TIMEOUT_US = 30 * SECOND
 MOST_OPENING = 4
 SLOW_MS = 250
 SHORT_US = (MS, 10 * MS, 100 * MS, 500 * MS, 3 * SECOND, 3 * SECOND)
-LENGTHS_US = (*SHORT_US, 30 * SECOND, 60 * SECOND)
-"""Of containers; the long ones while there are faults."""
+LONG_US = (30 * SECOND, 60 * SECOND, 90 * SECOND)
+"""Of containers; the long ones while there are faults, and more often of what lives by the lease."""
+LONG, LONG_LEASED = 0.2, 0.4
 QUICK_US = (0, 0, 0, 0, 500 * MS)
 PREPARATIONS_US = (*QUICK_US, 40 * SECOND)
 PROTECTS = (rules.PROTECTION,)
@@ -214,7 +215,8 @@ class Agent:
         for name, _, _ in order.elements:
             self._preparing[name] = None
             code = random.choices((0, 1, 2), (0.85, 0.1, 0.05))[0]
-            length_us = random.choice(LENGTHS_US if self.world.faulty else SHORT_US)
+            long = self.world.faulty and random.random() < (LONG_LEASED if lease_ms else LONG)
+            length_us = random.choice(LONG_US if long else SHORT_US)
             plan = Plan(name, lease_ms, length_us, code)
             takes_us = random.choice(PREPARATIONS_US if self.world.faulty else QUICK_US)
             if takes_us > SLOW_MS * MS:

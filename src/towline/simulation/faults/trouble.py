@@ -13,6 +13,8 @@ from towline.simulation.faults.world import MS, SECOND, World
 
 FIRST_US, LAST_US = 100 * MS, 4 * SECOND
 """Between two faults."""
+TEMPERS = (0.0, 0.3, 1.0, 1.0, 3.0)
+"""By what each kind of fault is more or less likely in one history."""
 RECOVERY_US = 8 * SECOND
 STEPS = 60
 """A server that is to die dies within so many of its steps."""
@@ -39,6 +41,8 @@ class Trouble:
         self._struck: dict[str, str] = {}
         self._troubled_us: dict[str, int] = {}
         """Until when each server has its trouble, and some time to get over it."""
+        self._calm_us = 0
+        """Until when servers are left alone."""
         database.struck = self._at_a_commit
         self._kinds: list[tuple[float, str, Callable[[], None]]] = [
             (3.0, "a link breaks", self._break_link),
@@ -59,7 +63,10 @@ class Trouble:
             (0.7, "a node is drained", self._drain),
             (0.7, "a queue changes", self.clients.change_queue),
         ]
-        self._weights = [weight for weight, _, _ in self._kinds]
+        # What is rare in one history is common in another, so that faults that need a while of peace get it.
+        self._weights = [weight * world.random.choice(TEMPERS) for weight, _, _ in self._kinds]
+        if not any(self._weights):
+            self._weights[0] = 1.0
 
     def begin(self) -> None:
         self.world.after(self.world.random.randrange(FIRST_US, LAST_US), self._strike)
@@ -117,6 +124,8 @@ class Trouble:
         """A server that is well, for a fault that lasts so long; None where enough of them are in trouble:
         where nobody ever leads, nothing can go wrong."""
         now_us, server = self.world.now_us, self._server()
+        if now_us < self._calm_us:
+            return None
         troubled = sum(until_us > now_us for until_us in self._troubled_us.values())
         if troubled >= (len(self.servers) + 1) // 2 or self._troubled_us.get(server.name, 0) > now_us:
             return None
@@ -142,15 +151,21 @@ class Trouble:
         self._cut(ways, self.world.random.choice((self._while_us(), self._long_us())))
 
     def _lag_and_cut(self) -> None:
-        """First what it is told comes late, then nothing at all."""
+        """First what it is told comes late, then nobody hears it: what it was told last it may hear yet."""
         random = self.world.random
-        there, back = self._ways_of(self._node())
+        node = self._node()
+        there, back = self._ways_of(node)
         lag_us = random.randrange(SECOND, 5 * SECOND)
+        if random.random() < 0.7:  # who leads then will find it lost, unless another one follows
+            self._calm_us = self.world.now_us + 2 * lag_us + 32 * SECOND
         for way in back:
             self.network.slow(way, lag_us)
         cut_after_us = 2 * lag_us + random.randrange(4 * SECOND)
         for_us = self._long_us()
-        self.world.after(cut_after_us, self._cut, [*there, *back], for_us)
+        cut = random.choice((there, there, [*there, *back]))
+        self.world.after(cut_after_us, self._cut, cut, for_us)
+        if random.random() < 0.5:  # and what it is told then it reads even later
+            self.world.after(cut_after_us, node.agent_freezes, random.randrange(2 * SECOND, 12 * SECOND))
         for way in back:
             self.world.after(cut_after_us + for_us, self.network.slow, way, 0)
 
