@@ -116,10 +116,10 @@ class Clients:
         if random.random() < 0.2:
             command = SetPriority(job=job, priority=random.choice((5, 50)))
             world.after(later, self.command, "priority", pool, command)
-        for _ in range(2):
+        for _ in range(3):
             if random.random() < 0.4:
                 when_us = random.randrange(MS, 60 * SECOND)
-                for _ in range(random.choice((1, 1, 2))):  # two at once, each with what it has read
+                for _ in range(random.choice((1, 2, 3))):  # at once, each with what it has read
                     world.after(when_us + random.randrange(5 * MS), self._retry, pool, job)
 
     def _retry(self, pool: str, job: str) -> None:

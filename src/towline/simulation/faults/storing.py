@@ -96,7 +96,11 @@ class StoreClient:
     def _carry_out(self, name: str, args: tuple[Any, ...], answered: asyncio.Future[Any]) -> None:
         process, database = self._process, self._database
         answer = database.carry_out(process.name, name, args)
-        database.network.post(STORE, process.name, f"{name} done", self._answer, answered, answer)
+        delay_us = 0
+        if name == "record" and database.world.chance("a record grows old", 0.3):
+            delay_us = database.world.random.randrange(3 * SECOND)
+        said = (STORE, process.name, f"{name} done", self._answer, answered, answer)
+        database.world.after(delay_us, database.network.post, *said)
 
     def _answer(self, answered: asyncio.Future[Any], answer: Any) -> None:
         if not self._process.alive or answered.done():
