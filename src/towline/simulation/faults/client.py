@@ -116,11 +116,15 @@ class Clients:
         if random.random() < 0.2:
             command = SetPriority(job=job, priority=random.choice((5, 50)))
             world.after(later, self.command, "priority", pool, command)
-        for _ in range(3):
-            if random.random() < 0.4:
-                when_us = random.randrange(MS, 60 * SECOND)
-                for _ in range(random.choice((1, 2, 3))):  # at once, each with what it has read
-                    world.after(when_us + random.randrange(5 * MS), self._retry, pool, job)
+        if random.random() < 0.4:
+            world.after(random.randrange(MS, 60 * SECOND), self._retry, pool, job)
+
+    def ended(self, pool: str, job: str) -> None:
+        """What did not succeed is run again, by several people at once, each with what they have read."""
+        random = self.world.random
+        if self.world.faulty and random.random() < 0.5:
+            for _ in range(random.choice((1, 2, 3))):
+                self.world.after(random.randrange(50 * MS), self._retry, pool, job)
 
     def _retry(self, pool: str, job: str) -> None:
         failed_only, key = self.world.random.random() < 0.5, f"retry{self._asked}"
@@ -129,7 +133,13 @@ class Clients:
             found = await seat.store.find_jobs("default", job)
             return await seat.retrier.retry(found[0], (), failed_only, key)
 
-        self.ask("retry", pool, request, _heard)
+        def answered(answer: object) -> None:
+            _heard(answer)
+            if self.world.chance("an answer to a retry is lost", 0.4):
+                later_us = self.world.random.randrange(30 * SECOND)
+                self.world.after(later_us, self.ask, "retry", pool, request, _heard)
+
+        self.ask("retry", pool, request, answered)
 
     def change_queue(self) -> None:
         """Queues only ever get bounds under which the largest element still fits."""

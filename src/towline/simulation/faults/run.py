@@ -15,6 +15,8 @@ from logging import CRITICAL
 import structlog
 
 from towline.core import invariants
+from towline.core.rows import Changes
+from towline.model.states import JobState
 from towline.simulation.faults.client import Clients
 from towline.simulation.faults.judging import judge
 from towline.simulation.faults.network import Network
@@ -110,7 +112,11 @@ class Simulation:
     def _done(self, who: str, name: str, args: tuple[object, ...], answer: object) -> None:
         match name, args, answer:
             case "commit", (str() as pool, int() as term, _, changes), _:
-                self.truth.committed(pool, term, changes)  # type: ignore[arg-type]
+                assert isinstance(changes, Changes)
+                self.truth.committed(pool, term, changes)
+                for row in changes.jobs:
+                    if row.state in (JobState.FAILED, JobState.CANCELLED):
+                        self.clients.ended(pool, row.id)
             case "raise_term", (str() as pool,), int() as term:
                 self.truth.raised(pool, term)
             case "load", (str() as pool, int() as term), _:

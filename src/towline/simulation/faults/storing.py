@@ -98,7 +98,7 @@ class StoreClient:
         answer = database.carry_out(process.name, name, args)
         delay_us = 0
         if name == "record" and database.world.chance("a record grows old", 0.3):
-            delay_us = database.world.random.randrange(3 * SECOND)
+            delay_us = database.world.random.randrange(3_800 * MS)
         said = (STORE, process.name, f"{name} done", self._answer, answered, answer)
         database.world.after(delay_us, database.network.post, *said)
 

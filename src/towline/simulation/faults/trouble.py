@@ -93,7 +93,8 @@ class Trouble:
             if not server.process.alive:
                 server.start()
         for node in self.nodes:
-            self.clients.undrain(node.pool, node.name)
+            for later_us in (0, 30 * SECOND, 90 * SECOND):  # the request to drain it may come yet
+                self.world.after(later_us, self.clients.undrain, node.pool, node.name)
 
     # --- how long -------------------------------------------------------------------------------------
     def _while_us(self) -> int:
