@@ -1,10 +1,10 @@
 """A model of the leases, searched to its end: `python docs/models/lease.py`.
 
-Two servers, a store, and one node with an attempt under `on_disconnect: stop`. Time comes in ticks, and between
-two of them anything may happen in any order, or not happen: a server that takes no step is frozen, a message that
-is not delivered is late, and every message may be lost. So the search meets every freeze, partition, crash (a
-server that forgets) and delay there is within its bounds. What it looks for is in `broken`; each name in `GUARDS`
-takes one rule away, and then it has to find something.
+Two servers, a store, and one node with an attempt under `on_disconnect: stop`. Time comes in ticks, and
+between two of them anything may happen in any order, or not happen: a server that takes no step is frozen, a
+message that is not delivered is late, and every message may be lost. So the search meets every freeze,
+partition, crash (a server that forgets) and delay there is within its bounds. What it looks for is in
+`broken`; each name in `GUARDS` takes one rule away, and then it has to find something.
 
 The rules are those of src/towline/core/leadership.py, core/lease.py and the fence of the store.
 """
@@ -17,18 +17,30 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-LEADERSHIP = 2
-"""Ticks that a server may trust its lease, from before it asked for it."""
-NODE = 2
-"""Ticks of the node lease, from before the heartbeat was sent."""
-AFTER = 1
-"""What is past its lease may live on for so long: the grace, and how far clocks may drift apart."""
-DEAD = NODE + AFTER
-LOST = DEAD + 1
-"""Ticks of silence after which a leader places the attempt elsewhere."""
-TERMS = 3
-"""The search ends where more than so many have led."""
+
+class Bounds(NamedTuple):
+    """Ticks that a server may trust its lease, from before it asked for it; of the node lease, from before
+    the heartbeat was sent; and for how long what is past its lease may live on (the grace, and how far clocks
+    may drift apart meanwhile). The search ends where more than ``terms`` would have led."""
+
+    leadership: int = 2
+    node: int = 1
+    after: int = 1
+    terms: int = 2
+
+    @property
+    def dead(self) -> int:
+        return self.node + self.after
+
+    @property
+    def lost(self) -> int:
+        """Ticks of silence after which a leader places the attempt elsewhere."""
+        return self.dead + 1
+
+
+LARGE, SMALL = Bounds(), Bounds(leadership=1)
 NOBODY = -1
+PREPARED, LIVE, GONE = 0, 1, 2
 
 GUARDS = {
     "fence": "a commit of an older term is refused",
@@ -41,7 +53,6 @@ GUARDS = {
     "takeover": "silence counts from the takeover",
     "silence": "a node is lost only after its lease, the grace and the drift",
     "row": "what was ordered in one row of leases does not start in another one",
-    "declared": "a node that was declared lost is not answered",
 }
 
 
@@ -79,18 +90,12 @@ class State(NamedTuple):
     beat: tuple[int, int] | None
 
 
-START = State(
-    servers=(Server(trust=LEADERSHIP, term=1), Server()),
-    holder=0,
-    term=1,
-    placed=False,
-    attempt=0,
-    row=True,
-    lease_term=1,
-    lease_age=0,
-    beat=None,
-)
-PREPARED, LIVE, GONE = 0, 1, 2
+def start(bounds: Bounds) -> State:
+    """Server 0 leads, and the node has its lease."""
+    leads = Server(trust=bounds.leadership, term=1)
+    return State((leads, Server()), 0, 1, False, PREPARED, True, 1, 0, None)
+
+
 Step = tuple[str, State]
 
 
@@ -101,7 +106,9 @@ def broken(before: State, after: State) -> str | None:
     if after.servers[0].trust and after.servers[1].trust:
         return "both servers trust that they hold the lease"
     if after.placed and not before.placed:
-        landed = [s.commit for s, t in zip(before.servers, after.servers, strict=True) if s.commit and not t.commit]
+        landed = [
+            s.commit for s, t in zip(before.servers, after.servers, strict=True) if s.commit and not t.commit
+        ]
         if any(term < before.term for term in landed):
             return "a commit of an older term has landed"
     return None
@@ -110,9 +117,10 @@ def broken(before: State, after: State) -> str | None:
 class Model:
     """``without``: the guards that are taken away."""
 
-    def __init__(self, without: frozenset[str] = frozenset()) -> None:
+    def __init__(self, bounds: Bounds, without: frozenset[str]) -> None:
         self._with = frozenset(GUARDS) - without
-        self._lost = LOST if "silence" in self._with else DEAD - 1
+        self._bounds = bounds
+        self._lost = bounds.lost if "silence" in self._with else bounds.dead - 1
 
     def steps(self, state: State) -> Iterator[Step]:
         for me in (0, 1):
@@ -122,8 +130,8 @@ class Model:
             yield "tick", after
 
     def may_go_wrong(self, state: State) -> bool:
-        """What becomes of the attempt plays no part in what servers do: where it cannot live any more, all that
-        could be found is found in another state, where it can."""
+        """What becomes of the attempt plays no part in what servers do: where it cannot live any more, all
+        that could be found is found in another state, where it can."""
         if state.attempt == GONE:
             return False
         return not state.placed or state.row or "row" not in self._with
@@ -131,19 +139,19 @@ class Model:
     # --- time -------------------------------------------------------------------------------------------
     def _tick(self, state: State) -> State | None:
         """None where something cannot wait: the node has to end what is past its lease."""
-        age = min(DEAD + 1, state.lease_age + 1)
-        if state.attempt == LIVE and age > DEAD and "heed" in self._with:
+        age = min(self._bounds.dead + 1, state.lease_age + 1)
+        if state.attempt == LIVE and age > self._bounds.dead and "heed" in self._with:
             return None
         beat = state.beat
         if beat is not None:
-            beat = (min(DEAD + 1, beat[0] + 1), beat[1])
+            beat = (min(self._bounds.dead + 1, beat[0] + 1), beat[1])
         first, second = map(self._older, state.servers)
         return state._replace(servers=(first, second), lease_age=age, beat=beat)
 
     def _older(self, server: Server) -> Server:
         return server._replace(
-            seen=min(LEADERSHIP, server.seen + 1) if server.seen != NOBODY else NOBODY,
-            age=min(LEADERSHIP, server.age + 1) if server.asks else 0,
+            seen=min(self._bounds.leadership, server.seen + 1) if server.seen != NOBODY else NOBODY,
+            age=min(self._bounds.leadership, server.age + 1) if server.asks else 0,
             trust=max(0, server.trust - 1),
             silence=min(self._lost, server.silence + 1) if server.term and not server.lost else 0,
         )
@@ -164,7 +172,11 @@ class Model:
         if not server.asks and not server.trust and not server.term:
             if server.seen == NOBODY or server.stale:
                 yield f"server {me} reads the lease", _put(state, me, server._replace(seen=0, stale=False))
-            elif server.seen >= LEADERSHIP or state.holder in (NOBODY, me) or "wait" not in self._with:
+            elif (
+                server.seen >= self._bounds.leadership
+                or state.holder in (NOBODY, me)
+                or "wait" not in self._with
+            ):
                 yield f"server {me} claims", _put(state, me, server._replace(asks="claim", age=0))
         if server.asks:
             yield f"a message of server {me} is lost", _put(state, me, server._replace(asks="", age=0))
@@ -173,10 +185,8 @@ class Model:
         if server.asks == "renew" and (state.holder == me or "scope" not in self._with):
             yield f"the lease of server {state.holder} is renewed", self._changed(state, me)
         if server.asks == "yes":
-            left = LEADERSHIP - server.age if "sent" in self._with else LEADERSHIP
-            held = server._replace(
-                asks="", age=0, seen=NOBODY, stale=False, trust=max(server.trust, left)
-            )
+            left = self._bounds.leadership - server.age if "sent" in self._with else self._bounds.leadership
+            held = server._replace(asks="", age=0, seen=NOBODY, stale=False, trust=max(server.trust, left))
             yield f"server {me} hears that it holds", _put(state, me, held)
 
     def _changed(self, state: State, me: int) -> State:
@@ -188,9 +198,9 @@ class Model:
     def _lead(self, state: State, me: int, server: Server) -> Iterator[Step]:
         if server.trust and not server.term and not server.raising:
             yield f"server {me} asks to raise the term", _put(state, me, server._replace(raising=True))
-        if server.raising and state.term < TERMS:
+        if server.raising and state.term < self._bounds.terms:
             yield f"the term is raised for server {me}", self._raised(state, me, server)
-        if server.term and not server.lost and server.silence >= self._lost:
+        if server.term and not (server.lost or server.commit) and server.silence >= self._lost:
             gone = server._replace(lost=True, silence=0, commit=server.term)
             yield f"server {me} declares the node lost", _put(state, me, gone)
         if server.commit:
@@ -209,10 +219,9 @@ class Model:
 
     # --- the node -----------------------------------------------------------------------------------------
     def _node(self, state: State) -> Iterator[Step]:
-        holds = state.lease_age < NODE
-        if state.attempt == PREPARED:
-            if holds and (state.row or "row" not in self._with):
-                yield "the attempt starts", state._replace(attempt=LIVE)
+        holds = state.lease_age < self._bounds.node
+        if state.attempt == PREPARED and holds and (state.row or "row" not in self._with):
+            yield "the attempt starts", state._replace(attempt=LIVE)
         if state.attempt == LIVE and not holds and "heed" in self._with:
             yield "the attempt is ended with the lease", state._replace(attempt=GONE)
         if state.beat is None:
@@ -224,9 +233,8 @@ class Model:
             yield "the answer is heard", self._granted(state, age, term)
             return
         for me, server in enumerate(state.servers):
-            answers = server.term and (server.trust or "held" not in self._with)
-            if answers and (not server.lost or "declared" not in self._with):
-                heard = _put(state, me, server._replace(silence=0))
+            if server.term and (server.trust or "held" not in self._with):
+                heard = _put(state, me, server._replace(silence=0, lost=False))  # lost or not: it is back
                 yield f"server {me} answers", heard._replace(beat=(age, server.term))
 
     def _granted(self, state: State, age: int, term: int) -> State:
@@ -234,7 +242,7 @@ class Model:
         after = state._replace(beat=None)
         if (term, -age) <= (state.lease_term, -state.lease_age):
             return after
-        row = state.row and state.lease_age - age < NODE
+        row = state.row and state.lease_age - age < self._bounds.node
         return after._replace(lease_term=term, lease_age=age, row=row)
 
 
@@ -244,18 +252,19 @@ def _put(state: State, me: int, server: Server) -> State:
 
 
 class Found(NamedTuple):
-    """``states`` were seen; ``promise`` is what the last of ``path`` breaks (None: nothing is ever broken)."""
+    """``states`` were seen; ``promise`` is what the last of ``path`` breaks (None: nothing is ever
+    broken)."""
 
     states: int
     promise: str | None
     path: list[str]
 
 
-def search(without: frozenset[str] = frozenset()) -> Found:
+def search(bounds: Bounds, without: frozenset[str] = frozenset()) -> Found:
     """Every state that can be reached, the nearest first."""
-    model = Model(without)
-    came_from: dict[State, tuple[State, str] | None] = {START: None}
-    ahead = deque([START])
+    model, first = Model(bounds, without), start(bounds)
+    came_from: dict[State, tuple[State, str] | None] = {first: None}
+    ahead = deque([first])
     while ahead:
         state = ahead.popleft()
         for name, after in model.steps(state):
@@ -277,17 +286,23 @@ def _path(came_from: dict[State, tuple[State, str] | None], state: State) -> lis
     return steps[::-1]
 
 
+def bounds_without(guard: str) -> Bounds:
+    """The smallest in which its absence shows."""
+    return LARGE if guard == "scope" else SMALL
+
+
 def main() -> int:
-    begun_s = time.process_time()
-    found = search()
-    took_s = time.process_time() - begun_s
-    said = found.promise or "no promise is ever broken"
-    sys.stdout.write(f"all rules: {found.states:,} states in {took_s:.1f} s of CPU: {said}\n")
-    status = 1 if found.promise else 0
-    for step in found.path:
-        sys.stdout.write(f"    {step}\n")
+    status = 0
+    for bounds in (SMALL, LARGE):
+        begun_s = time.process_time()
+        found = search(bounds)
+        took_s = time.process_time() - begun_s
+        said = found.promise or "no promise is ever broken"
+        sys.stdout.write(f"{bounds}: {found.states:,} states in {took_s:.1f} s of CPU: {said}\n")
+        sys.stdout.writelines(f"    {step}\n" for step in found.path)
+        status |= found.promise is not None
     for guard, rule in GUARDS.items():
-        found = search(frozenset({guard}))
+        found = search(bounds_without(guard), frozenset({guard}))
         said = f"{found.promise}, after {len(found.path)} steps" if found.promise else "NOTHING IS FOUND"
         sys.stdout.write(f"without {guard!r} ({rule}): {said}\n")
         status |= found.promise is None

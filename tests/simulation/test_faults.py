@@ -1,4 +1,5 @@
-"""Seeded histories of several servers: no promise is broken, each replays, and a failure says what has happened."""
+"""Seeded histories of several servers: no promise is broken, each replays, and a failure says what has
+happened."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from towline.server.events import Feed
 from towline.server.leader import Leader
 from towline.server.link import Further, Link, Socket, not_connected, task_info
 from towline.server.logs.receiving import Receiving
-from towline.server.plausible import implausible
+from towline.server.plausible import implausible, node_row
 from towline.server.settings import Settings
 from towline.wire.artifacts import ArtifactsAnswer, ArtifactsCall
 from towline.wire.exec import ExecSaid, Open
@@ -239,7 +239,7 @@ class Gateway:
         if not self._leader.leads:
             return self._not_leading()
         said = self._said.get(hello.node)
-        if said is not None and is_outdated(_node_row(hello), said):
+        if said is not None and is_outdated(node_row(hello), said):
             return Refused(message="this node has opened another link since", retry_ms=NOT_LEADING_RETRY_MS)
         return None
 
@@ -259,7 +259,7 @@ class Gateway:
         """Read and write side by side; the first to end ends the other."""
         assert self._leader is not None
         self._newest[link.node] = link
-        row = self._said[link.node] = _node_row(hello)
+        row = self._said[link.node] = node_row(hello)
         command = NodeUp(node=row, known=hello.known)
         self._leader.put(command, lambda answer: self._joined(link, answer))
         writer = asyncio.create_task(link.write())
@@ -482,26 +482,6 @@ async def _first(frames: AsyncIterator[bytes]) -> FromAgent | None:
 def _spoken(hello: Hello) -> tuple[int, int]:
     """(the oldest, the newest) version that an agent speaks."""
     return hello.version, max(hello.version, hello.newest)
-
-
-def _node_row(hello: Hello) -> NodeRow:
-    return NodeRow(
-        id=hello.node,
-        name=hello.name,
-        instance=hello.instance,
-        state="ready",
-        cpu_milli=hello.cpu_milli,
-        memory_bytes=hello.memory_bytes,
-        pids=hello.pids,
-        labels=hello.labels,
-        runtimes=hello.runtimes,
-        gpus=hello.gpus,
-        taints=hello.taints,
-        protects=hello.protects,
-        disk_bytes=hello.disk_bytes,
-        boot_id=hello.boot_id,
-        said_ms=hello.sent_boottime_ms,
-    )
 
 
 def _unheard(_: object) -> None:

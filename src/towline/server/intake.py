@@ -115,7 +115,9 @@ class Intake:
         )
         at = (self._namespace, key)
         while (before := self._under_way.get(at)) is not None:
-            await asyncio.wait([before])  # not the future itself: a caller that goes away would end it for all
+            await asyncio.wait(
+                [before]
+            )  # not the future itself: a caller that goes away would end it for all
         done = self._under_way[at] = asyncio.get_running_loop().create_future()
         try:
             return await self._submit_once(prepared, key)

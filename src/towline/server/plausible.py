@@ -3,6 +3,7 @@ add up or keep, no commit would succeed again."""
 
 from __future__ import annotations
 
+from towline.core.rows import NodeRow
 from towline.wire.messages import Hello
 
 MOST_MILLI_CPUS = 10**9
@@ -28,3 +29,24 @@ def implausible(hello: Hello) -> str | None:
         if not 0 <= amount <= most:
             return f"its {what} is {amount}: 0 to {most} is possible"
     return None
+
+
+def node_row(hello: Hello) -> NodeRow:
+    """What it says, as its leader keeps it."""
+    return NodeRow(
+        id=hello.node,
+        name=hello.name,
+        instance=hello.instance,
+        state="ready",
+        cpu_milli=hello.cpu_milli,
+        memory_bytes=hello.memory_bytes,
+        pids=hello.pids,
+        labels=hello.labels,
+        runtimes=hello.runtimes,
+        gpus=hello.gpus,
+        taints=hello.taints,
+        protects=hello.protects,
+        disk_bytes=hello.disk_bytes,
+        boot_id=hello.boot_id,
+        said_ms=hello.sent_boottime_ms,
+    )

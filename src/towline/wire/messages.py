@@ -27,7 +27,8 @@ from towline.wire.versions import VERSION as VERSION
 class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     """Agent's first message. ``known``: every attempt in the node's journal, as in ``core`` NodeUp.
     ``version`` is the oldest that it speaks, ``newest`` the newest (0: there is but one); see versions.py.
-    ``sent_boottime_ms``: by what was said later on another link, this is out of date (0: it does not tell)."""
+    ``sent_boottime_ms``: by what was said later on another link, this is out of date (0: it does not
+    tell)."""
 
     version: int
     newest: int = 0

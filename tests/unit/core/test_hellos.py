@@ -1,4 +1,5 @@
-"""What a node says of itself reaches its leader by any link, and not always in the order in which it was said."""
+"""What a node says of itself reaches its leader by any link, and not always in the order in which it was
+said."""
 
 from __future__ import annotations
 

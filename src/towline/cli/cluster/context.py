@@ -81,9 +81,8 @@ def _authority(url: str, given: str) -> str:
         from towline.client.cluster.remote import read_authority
 
         return read_authority(given, "--ca")
-    from towline.identity.trust import shown_authority
-
     from towline.errors import Unavailable
+    from towline.identity.trust import shown_authority
 
     *others, last = url.split(",")
     for one in others:

@@ -1,5 +1,5 @@
-"""``tow simulate``: what a policy or a cluster would do, on a trace, in virtual time, or what servers do while
-everything breaks; and ``tow events export``, which writes such a trace."""
+"""``tow simulate``: what a policy or a cluster would do, on a trace, in virtual time, or what servers do
+while everything breaks; and ``tow events export``, which writes such a trace."""
 
 from __future__ import annotations
 

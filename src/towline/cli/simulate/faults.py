@@ -85,7 +85,9 @@ def _mode(mode: str | None) -> str | None:
 def _seeds(seed: int | None, seeds: str | None) -> range:
     """Raises InvalidDocument."""
     if (seed is None) == (seeds is None):
-        raise refused("--seed", "is needed, or --seeds" if seed is None else "and --seeds are both there", "give one")
+        raise refused(
+            "--seed", "is needed, or --seeds" if seed is None else "and --seeds are both there", "give one"
+        )
     if seed is not None:
         first = last = seed
     else:
@@ -94,7 +96,11 @@ def _seeds(seed: int | None, seeds: str | None) -> range:
             raise refused("--seeds", f"is {seeds!r}", "write the first and the last, such as 0-499")
         first, last = int(match[1]), int(match[2])
     if not 0 <= first <= last <= MOST_SEED:
-        raise refused("--seed" if seeds is None else "--seeds", f"is {seeds or seed}", f"write 0 to {MOST_SEED}, in order")
+        raise refused(
+            "--seed" if seeds is None else "--seeds",
+            f"is {seeds or seed}",
+            f"write 0 to {MOST_SEED}, in order",
+        )
     return range(first, last + 1)
 
 

@@ -20,8 +20,8 @@ READY, NODE_LOST = "ready", "lost"
 
 
 def is_outdated(row: NodeRow, held: NodeRow) -> bool:
-    """Whether a node said ``row`` before ``held``: on a link that it has given up, where the network was slow.
-    What it did not know then it may well run now."""
+    """Whether a node said ``row`` before ``held``: on a link that it has given up, where the network was
+    slow. What it did not know then it may well run now."""
     return row.boot_id == held.boot_id and 0 < row.said_ms < held.said_ms
 
 

@@ -1,4 +1,5 @@
-"""Several servers, a store, nodes and clients in one process, in virtual time, with faults: a seed is a history."""
+"""Several servers, a store, nodes and clients in one process, in virtual time, with faults: a seed is a
+history."""
 
 from towline.simulation.faults.run import MODES, Verdict, simulate
 

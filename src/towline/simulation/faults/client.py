@@ -1,4 +1,5 @@
-"""Simulated clients: each asks any server, and repeats what it asks, under one key, until somebody answers."""
+"""Simulated clients: each asks any server, and repeats what it asks, under one key, until somebody
+answers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """A simulated machine below its agent: containers, and the supervisor and keeper that watch over them.
 
-Containers are the truth of a history: what runs when and where is told to ``Truth``, and to nobody else at once.
-The journal outlives agent and supervisor; the machine's power takes everything.
-"""
+Containers are the truth of a history: what runs when and where is told to ``Truth``, and to nobody else at
+once. The journal outlives agent and supervisor; the machine's power takes everything."""
 
 from __future__ import annotations
 
@@ -129,7 +128,8 @@ class Host:
 
     # --- containers -----------------------------------------------------------------------------------
     def _exit(self, boots: int, attempt: str, code: int | None) -> None:
-        """A container ends; ``code`` is None where a signal has ended it. The supervisor sees it if it can."""
+        """A container ends; ``code`` is None where a signal has ended it. The supervisor sees it if it
+        can."""
         if boots != self._boots or attempt not in self._running:
             return
         reason = self._running.pop(attempt)

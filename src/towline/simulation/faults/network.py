@@ -1,9 +1,9 @@
 """What lies between the simulated processes: messages that each go alone, and wires, which are as TCP is.
 
-What goes alone (requests of clients and to the store, and their answers) may be lost, late, doubled, and overtaken
-by what was sent later. What goes by a wire arrives in order and whole for as long as the wire lives: where a way
-is cut off it waits, and where the wire breaks, what was under way is lost. A node may have several wires at once.
-"""
+What goes alone (requests of clients and to the store, and their answers) may be lost, late, doubled, and
+overtaken by what was sent later. What goes by a wire arrives in order and whole for as long as the wire
+lives: where a way is cut off it waits, and where the wire breaks, what was under way is lost. A node may have
+several wires at once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A simulated node: its agent, around production's ``AgentMachine`` and rules of the node lease, above a ``Host``.
+"""A simulated node: its agent, around production's ``AgentMachine`` and rules of the node lease, above a
+``Host``.
 
-Links are opened, watched and given up as agent/link.py does it: to any of the servers, and beside a silent one to
-another one.
-"""
+Links are opened, watched and given up as agent/link.py does it: to any of the servers, and beside a silent
+one to another one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,14 @@ class Node:
     """One machine with its agent, through all its lives."""
 
     def __init__(
-        self, world: World, network: Network, truth: Truth, servers: list[Server], name: str, pool: str, cpu: int
+        self,
+        world: World,
+        network: Network,
+        truth: Truth,
+        servers: list[Server],
+        name: str,
+        pool: str,
+        cpu: int,
     ) -> None:
         self.world = world
         self.network = network

@@ -1,8 +1,8 @@
 """A simulated process: an event loop of its own on virtual time, so that production's coroutines run in it.
 
-A step is what an event loop calls between two awaits. Before any step the process may be killed or frozen, so a
-crash can come at every await. Processes share nothing but the network; each has clocks of its own, which drift.
-"""
+A step is what an event loop calls between two awaits. Before any step the process may be killed or frozen, so
+a crash can come at every await. Processes share nothing but the network; each has clocks of its own, which
+drift."""
 
 from __future__ import annotations
 

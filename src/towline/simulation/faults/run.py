@@ -1,8 +1,7 @@
 """One history: servers, nodes and clients for some minutes of faults, and then the verdict.
 
-``safety``: faults until the end; nothing may ever be wrong. ``liveness``: the faults end, everything is healed,
-and then everything has to finish.
-"""
+``safety``: faults until the end; nothing may ever be wrong. ``liveness``: the faults end, everything is
+healed, and then everything has to finish."""
 
 from __future__ import annotations
 
@@ -63,9 +62,9 @@ class Verdict:
 
     def __str__(self) -> str:
         head = (
-            f"seed {self.seed} ({self.mode}): {self.delivered} messages, {self.steps} steps, {self.jobs} jobs, "
-            f"{self.starts} starts, {self.commits} commits, {self.fault_count} faults, {self.virtual_s:.0f} s, "
-            f"digest {self.digest:08x}"
+            f"seed {self.seed} ({self.mode}): {self.delivered} messages, {self.steps} steps, "
+            f"{self.jobs} jobs, {self.starts} starts, {self.commits} commits, {self.fault_count} faults, "
+            f"{self.virtual_s:.0f} s, digest {self.digest:08x}"
         )
         last = [f"  {line}" for line in self.last]
         return "\n".join([head, *last, *(f"  BROKEN: {fault}" for fault in self.broken)])
@@ -96,9 +95,7 @@ class Simulation:
         ]
         self._looked_at = 0
         self.clients = Clients(world, self.network, self.truth, self.servers, self.pools)
-        self.trouble = Trouble(
-            world, self.network, self.database, self.servers, self.nodes, self.clients
-        )
+        self.trouble = Trouble(world, self.network, self.database, self.servers, self.nodes, self.clients)
 
     def _machines(self) -> Iterator[tuple[str, int]]:
         """(pool, milli-CPUs); something in each pool can run the largest element."""
@@ -208,8 +205,8 @@ class Simulation:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Servers that are simulated do not log; and the collector of garbage, which looks at everything again and
-    again, has to wait until the history has ended."""
+    """Servers that are simulated do not log; and the collector of garbage, which looks at everything again
+    and again, has to wait until the history has ended."""
     before, collects = structlog.get_config(), gc.isenabled()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(CRITICAL))
     gc.disable()

@@ -1,4 +1,5 @@
-"""A simulated server: production's leader, gateway and intake in a process that may die, freeze or be cut off.
+"""A simulated server: production's leader, gateway and intake in a process that may die, freeze or be cut
+off.
 
 What is simulated is only what they stand on: the clock, the store's network, and the agents' connections.
 """

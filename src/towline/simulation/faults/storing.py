@@ -1,8 +1,8 @@
-"""The store of a history: one for all servers, which reach it over the network, and which may fail in every way.
+"""The store of a history: one for all servers, which reach it over the network, and which may fail in every
+way.
 
-What a server asks for may not arrive, may fail, may be done and not be answered (a half-known commit), or be done
-long after whoever asked has given up or died.
-"""
+What a server asks for may not arrive, may fail, may be done and not be answered (a half-known commit), or be
+done long after whoever asked has given up or died."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class StoreClient:
 
     def _arrive(self, name: str, args: tuple[Any, ...], answered: asyncio.Future[Any]) -> None:
         """A server that has died since may have its last request carried out."""
-        database, world = self._database, self._database.world
+        world = self._database.world
         delay_us = world.random.randrange(MS, 6 * MS)
         if world.chance("the store is slow", 0.002):
             delay_us = world.random.randrange(3 * SECOND)

@@ -1,8 +1,8 @@
-"""What really happened in a history: which container ran when and where, and what was committed in which order.
+"""What really happened in a history: which container ran when and where, and what was committed in which
+order.
 
-Written by hosts, by the store and by clients, never by a pool. What can be told at once is checked at once: each
-method is about one step, costs little, and names the promise that the step breaks.
-"""
+Written by hosts, by the store and by clients, never by a pool. What can be told at once is checked at once:
+each method is about one step, costs little, and names the promise that the step breaks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from towline.core.commands import AttemptKey, attempt_id, attempt_key
 from towline.core.rows import AttemptRow, Changes, ElementRow, EventRow
 from towline.model.job import JobSpec
 from towline.model.states import AttemptState, ElementState, Reason
-from towline.simulation.faults.world import MS, World
+from towline.simulation.faults.world import MS, SECOND, World
 
 ENDED = (
     ElementState.SUCCEEDED.value,
@@ -116,10 +116,11 @@ class Truth:
 
     def heartbeat_answered(self, server: str, pool: str, term: int) -> None:
         newest, since_us = self._leads.get(pool, (0, 0))
-        if term < newest and self.world.now_us - since_us > SLACK_US:
+        late_us = self.world.now_us - since_us
+        if term < newest and late_us > SLACK_US:
             self.world.breach(
                 f"{server} answers a heartbeat in term {term} of {pool}, "
-                f"{(self.world.now_us - since_us) / 1e6:.3f} s after another leader has loaded it in term {newest}"
+                f"{late_us / SECOND:.3f} s after another leader has loaded it in term {newest}"
             )
 
     # --- the store ------------------------------------------------------------------------------------
@@ -171,9 +172,11 @@ class Truth:
         if before is not None and row.number < before.number:
             yield f"{name}: the attempt's number fell from {before.number}"
         ended_before = before is not None and before.state in ENDED
-        if ended_before and (before.state, before.number) != (row.state, row.number):
-            if before.state == ElementState.SUCCEEDED or (row.job, row.index) not in again:
-                yield f"{name} had {before.state} and is {row.state}"
+        changed = before is not None and (before.state, before.number) != (row.state, row.number)
+        had = None if before is None else before.state
+        may_change = (row.job, row.index) in again and had != ElementState.SUCCEEDED
+        if ended_before and changed and not may_change:
+            yield f"{name} had {had} and is {row.state}"
         if row.state == ElementState.SUCCEEDED and not ended_before:
             life = self.lives.get(name)
             if life is None or life.ended_us is None or life.code != 0:
