@@ -25,7 +25,7 @@ from towline.store.memory import MemoryStore
 SEEDS = 200
 
 
-def caught(store: type[MemoryStore] = MemoryStore, only: str = "", mode: str | None = None) -> int:
+def caught(store: type[MemoryStore] = MemoryStore, only: str = "", mode: str = "safety") -> int:
     """The first seed that notices what a test has broken; ``only``: in words that have this in them."""
     for seed in range(SEEDS):
         broken = simulate(seed, mode, store).broken

@@ -117,6 +117,8 @@ def _simulate(seeds: range, mode: str | None, processes: int, json: bool) -> int
                 terminal.write(msgspec.json.encode(verdict).decode())
             elif alone or verdict.broken:
                 terminal.write(str(verdict))
+                if alone:
+                    terminal.write(f"  faults: {terminal.counted(verdict.faults)}")
     if not json:
         _sum_up(len(seeds), delivered, faults, broken)
     return terminal.FAILED if broken else terminal.OK

@@ -56,7 +56,7 @@ class Network:
         self._slow[way] = extra_us
 
     def latency_us(self, source: str, target: str) -> int:
-        return self.world.random.randrange(100, 3 * MS) + self._slow.get((source, target), 0)
+        return 100 + int(self.world.random.random() * 3 * MS) + self._slow.get((source, target), 0)
 
     def _release(self) -> None:
         for wire in list(self._wires):

@@ -29,7 +29,7 @@ OPEN_TIMEOUT_US = 30 * SECOND
 MOST_OPENING = 4
 SLOW_MS = 250
 SHORT_US = (MS, 10 * MS, 100 * MS, 500 * MS, 3 * SECOND, 3 * SECOND)
-LONG_US = (30 * SECOND, 60 * SECOND, 90 * SECOND)
+LONG_US = (30 * SECOND, 45 * SECOND, 60 * SECOND)
 """Of containers; the long ones while there are faults, and more often of what lives by the lease."""
 LONG, LONG_LEASED = 0.2, 0.4
 QUICK_US = (0, 0, 0, 0, 500 * MS)

@@ -112,7 +112,7 @@ class Process:
     def _plan(self) -> None:
         if self._ready and not self.frozen and self.alive:
             self._planned = True
-            self.world.after(self.world.random.randrange(300), self._run)
+            self.world.after(int(self.world.random.random() * 300), self._run)
 
     def _run(self) -> None:
         self._planned = False

@@ -28,7 +28,7 @@ from towline.simulation.faults.world import SECOND, World
 from towline.store.memory import MemoryStore
 
 MODES = ("safety", "liveness")
-FAULTS_US = {"safety": 110 * SECOND, "liveness": 75 * SECOND}
+FAULTS_US = {"safety": 100 * SECOND, "liveness": 60 * SECOND}
 LEAST_DELIVERED = 2_000
 LEAST_FAULTS = 20
 HEAL_US = 3_600 * SECOND
@@ -127,7 +127,7 @@ class Simulation:
         for pool in self.pools:
             clients.begin(pool)
         span_us = FAULTS_US[self.mode]
-        for _ in range(world.random.randint(6, 14)):
+        for _ in range(world.random.randint(5, 11)):
             world.after(world.random.randrange(span_us * 2 // 3), clients.submit)
         self.trouble.begin()
         world.run(lambda: False, span_us, LOOK_EVERY, self.look)

@@ -79,16 +79,16 @@ class StoreClient:
         answered: asyncio.Future[Any] = process.loop.create_future()
         if process.alive:
             database.network.post(process.name, STORE, name, self._arrive, name, args, answered)
+        timer = process.loop.call_later(PATIENCE_S, _give_up, answered, name)
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                return await answered
-        except TimeoutError:
-            raise StoreError(f"the store has not answered {name} for {PATIENCE_S:g} s") from None
+            return await answered
+        finally:
+            timer.cancel()
 
     def _arrive(self, name: str, args: tuple[Any, ...], answered: asyncio.Future[Any]) -> None:
         """A server that has died since may have its last request carried out."""
         world = self._database.world
-        delay_us = world.random.randrange(MS, 6 * MS)
+        delay_us = MS + int(world.random.random() * 5 * MS)
         if world.chance("the store is slow", 0.002):
             delay_us = world.random.randrange(3 * SECOND)
         world.after(delay_us, self._carry_out, name, args, answered)
@@ -109,3 +109,8 @@ class StoreClient:
             answered.set_exception(answer)
         else:
             answered.set_result(answer)
+
+
+def _give_up(answered: asyncio.Future[Any], name: str) -> None:
+    if not answered.done():
+        answered.set_exception(StoreError(f"the store has not answered {name} for {PATIENCE_S:g} s"))
