@@ -68,8 +68,13 @@ torture: setup ## Run thousands of simulated histories and hundreds of faults (a
 	$(BIN)/tow simulate --faults --seeds 0-9999 --processes $$(nproc)
 	TOWLINE_KILLS=200 $(BIN)/pytest tests/e2e/test_kill.py
 	TOWLINE_EPISODES=20 $(BIN)/pytest tests/e2e/test_recovery.py --timeout 3000
+	TOWLINE_FULL_TIMES=1 $(BIN)/pytest tests/e2e/test_recovery.py --timeout 3000
 	TOWLINE_ALONE_S=600 TOWLINE_LOSSY_S=240 $(BIN)/pytest tests/e2e/test_recovery_endurance.py
 	TOWLINE_FAULTS=300 $(BIN)/pytest -s tests/e2e/test_recovery_torture.py
+	TOWLINE_FAULTS=300 $(BIN)/pytest -s tests/e2e/test_server_torture.py
+	TOWLINE_KILLS=200 $(BIN)/pytest -s tests/e2e/test_server_faults.py --timeout 7200
+	TOWLINE_KILLS=20 TOWLINE_FULL_TIMES=1 $(BIN)/pytest -s tests/e2e/test_server_faults.py -k whatever --timeout 1200
+	TOWLINE_FREEZES=200 $(BIN)/pytest tests/integration/postgresql/test_frozen.py --timeout 3000
 	TOWLINE_OOMS=200 $(BIN)/pytest tests/integration/test_container_endings.py --timeout 1200
 	TOWLINE_SLOW_ENGINES=1 $(BIN)/pytest tests/conformance/runtimes -k podman
 	TOWLINE_KILLS=100 $(BIN)/pytest tests/conformance/runtimes -k random_moments --timeout 1800

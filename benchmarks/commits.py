@@ -22,8 +22,9 @@ from towline.store.port import Store
 from towline.store.postgresql import PostgresStore
 from towline.store.sqlite import SqliteStore
 
-ENDS_A_COMMIT = 100
 AT_ONCE = 400
+ENDS = 100, 10
+"""That a commit tells of: under load, and as many as a server with 40 elements at once commits."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -33,35 +34,40 @@ class Run:
     wall_s: float
     leader_cpu_s: float
     database_cpu_s: float
-    commits: int
 
 
 def run(options: Options) -> Report:
     """An array through Pool and each store in turn, as a busy server commits; then a takeover."""
     count = options.count(40_000, least=4_000)
-    runs: dict[str, list[Run]] = {"SQLite": [], "PostgreSQL": []}
+    figures: list[Figure] = []
     server = postgres.started()
     try:
-        for pair in range(options.pairs):
-            for name in runs:
-                runs[name].append(asyncio.run(_driven(name, server, f"run{pair}", count)))
+        for ends in ENDS:
+            figures += _compared(server, options.pairs, count if ends == max(ENDS) else count // 4, ends)
         loads = [asyncio.run(_taken_over(server, f"load{at}", options)) for at in range(options.pairs)]
     finally:
         server.remove()
-    ratios = [
-        lite.wall_s / other.wall_s for lite, other in zip(runs["SQLite"], runs["PostgreSQL"], strict=True)
-    ]
-    figures = [median_of("PostgreSQL / SQLite, committed elements a second", ratios, "x", least=0.6)]
-    for name, driven in runs.items():
-        figures += _figures(name, driven, count)
-    title = (
-        f"an array of {count:,} through Pool and store, {AT_ONCE} at a time, {ENDS_A_COMMIT} ends a commit"
-    )
+    title = f"an array of {count:,} through Pool and store, {AT_ONCE} at a time"
     method = (
         f"{options.pairs} pairs, in turn; PostgreSQL by a Unix socket with fsync; simulated nodes. "
         "Takeover: raise the term, load, build the pool"
     )
-    return Report(name="commits", title=title, method=method, figures=[*figures, *_loads(loads, options)])
+    return Report(name="commits", title=title, method=method, figures=[*figures, *_loads(loads)])
+
+
+def _compared(server: Postgres, pairs: int, count: int, ends: int) -> list[Figure]:
+    runs: dict[str, list[Run]] = {"SQLite": [], "PostgreSQL": []}
+    for pair in range(pairs):
+        for name in runs:
+            runs[name].append(asyncio.run(_driven(name, server, f"run{pair} {ends}", count, ends)))
+    both = zip(runs["SQLite"], runs["PostgreSQL"], strict=True)
+    ratios = [lite.wall_s / other.wall_s for lite, other in both]
+    figures = [
+        median_of(f"{ends} ends a commit: PostgreSQL / SQLite, elements a second", ratios, "x", least=0.6)
+    ]
+    for name, driven in runs.items():
+        figures += _figures(f"{ends}, {name}", driven, count)
+    return figures
 
 
 def _figures(name: str, driven: list[Run], count: int) -> list[Figure]:
@@ -72,9 +78,8 @@ def _figures(name: str, driven: list[Run], count: int) -> list[Figure]:
         median_of(f"{name}: rate", [count / one.wall_s for one in driven], "elements/s"),
         median_of(f"{name}: CPU of the leader", each("leader_cpu_s"), "s/1,000 elements"),
     ]
-    if name == "PostgreSQL":
+    if name.endswith("PostgreSQL"):
         figures.append(median_of(f"{name}: CPU of the database", each("database_cpu_s"), "s/1,000 elements"))
-    figures.append(median_of(f"{name}: commits", [float(one.commits) for one in driven]))
     return figures
 
 
@@ -91,7 +96,7 @@ async def _opened(name: str, server: Postgres, part: str) -> AsyncIterator[Store
             await store.close()
 
 
-async def _driven(name: str, server: Postgres, part: str, count: int) -> Run:
+async def _driven(name: str, server: Postgres, part: str, count: int, ends: int) -> Run:
     async with _opened(name, server, part) as store:
         drive = Drive(store, int(time.time() * 1000))
         await drive.lead()
@@ -100,10 +105,9 @@ async def _driven(name: str, server: Postgres, part: str, count: int) -> Run:
         cpu_s, database_s, begin = _cpu_s(), _database_cpu_s(server), time.perf_counter()
         active = await drive.submit("bench", jobs.array(count))
         while active:
-            active = active[ENDS_A_COMMIT:] + await drive.end(active[:ENDS_A_COMMIT], lambda _: 0)
+            active = active[ends:] + await drive.end(active[:ends], lambda _: 0)
         taken.wall_s = time.perf_counter() - begin
         taken.leader_cpu_s, taken.database_cpu_s = _cpu_s() - cpu_s, _database_cpu_s(server) - database_s
-        taken.commits = drive.commits
     return taken
 
 
@@ -148,7 +152,7 @@ async def _taken_over(server: Postgres, part: str, options: Options) -> tuple[fl
         return loaded_s, total_s, sum(task.queued for task in snapshot.tasks), again.pool.active_count
 
 
-def _loads(loads: list[tuple[float, float, int, int]], options: Options) -> list[Figure]:
+def _loads(loads: list[tuple[float, float, int, int]]) -> list[Figure]:
     note = f"{loads[0][2]:,} queued, {loads[0][3]:,} active"
     return [
         median_of("takeover on PostgreSQL", [one[1] for one in loads], "s", most=2.0, note=note),

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks import jobs
@@ -113,7 +113,13 @@ def seconds(at: str) -> float:
 
 
 def _kept_bytes(server: Home) -> int:
-    return sum(path.stat().st_size for path in (server.path / "output").glob("*.seg"))
+    """Of open segments, and of those that have moved to the object store, which is a folder here."""
+    found: dict[str, int] = {}
+    for folder in (server.path / "output", server.path / "objects" / "output"):
+        for path in folder.glob("*.seg"):
+            with suppress(FileNotFoundError):  # it has moved meanwhile
+                found[path.name] = path.stat().st_size
+    return sum(found.values())
 
 
 class Peak:

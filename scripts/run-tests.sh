@@ -14,7 +14,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 # Tests of tests/e2e that are not in the first row: the rows are to take about as long.
-cluster=(tests/e2e/test_{artifacts_between_nodes,cluster,recovery,recovery_*,takeover}.py)
+cluster=(tests/e2e/test_{artifacts_between_nodes,cluster,database,recovery,recovery_*,server_*,servers,takeover}.py)
 containers=(tests/e2e/test_{exec,images,kill}.py)
 rows=(machine cluster parts "clustered containers")
 

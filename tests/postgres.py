@@ -23,6 +23,8 @@ from urllib.parse import quote
 
 USER = "towline"
 DATABASE = "towline"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+"""How many connections wait for a lock."""
 _PATIENCE_S = 60
 _ORDINARY = ("postgres", "nobody")
 _SETTINGS = {
@@ -82,7 +84,7 @@ class Postgres:
                 raise RuntimeError((self.folder / "log").read_text()[-2000:])
 
     def start(self) -> None:
-        """Return once it takes connections."""
+        """Return once it takes connections. To be called by the main thread: with the thread it would end."""
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -94,7 +96,7 @@ class Postgres:
                 start_new_session=True,
                 **self._identity,
             )
-        self._call("pg_isready", "-h", self.folder, "-t", str(_PATIENCE_S), waits=True)
+        self._call("pg_isready", "-h", self.folder, "-U", USER, "-t", str(_PATIENCE_S), waits=True)
 
     @property
     def pid(self) -> int:
@@ -134,7 +136,7 @@ class Postgres:
 
     def until_waiting(self, count: int) -> None:
         """Return once so many connections wait for a lock."""
-        while int(self.run("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")) < count:
+        while int(self.run(WAITING)) < count:
             time.sleep(0.02)
 
     def _call(self, program: str, *arguments: Any, waits: bool = False) -> str:
@@ -157,7 +159,8 @@ def _identity() -> dict[str, Any]:
     """As subprocess takes it: of a user without rights, where we are root."""
     if os.getuid() != 0:
         return {}
-    user = next(entry for entry in pwd.getpwall() if entry.pw_name in _ORDINARY)
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    user = next(known[name] for name in _ORDINARY if name in known)
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 

@@ -15,13 +15,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from tests import guard
-from tests.e2e.home import Home, until
+from tests.e2e.home import LONG_S, Home, until
 from tests.e2e.lives import LIVES, Life, read_life
 from tests.joining import readable
 
@@ -224,11 +225,18 @@ class Fleet:
         return answer.json()
 
     def stdout(self, job: str, task: str, index: int) -> bytes:
-        """Of an element's newest attempt, wherever it lies by now."""
+        """Of an element's newest attempt, wherever it lies. A node that is away for a moment, as each is
+        when it leaves a link for a new one, is waited for, where the server says that it has something."""
         path = f"/v1/jobs/{job}/tasks/{task}/elements/{index}/logs"
-        answer = self.ask("GET", path, params={"stream": "stdout"})
-        assert answer.status_code == 200, answer.text
-        return b"".join(base64.b64decode(json.loads(line)["data"]) for line in answer.text.splitlines())
+        until_s = time.monotonic() + LONG_S
+        while True:
+            answer = self.ask("GET", path, params={"stream": "stdout"})
+            assert answer.status_code == 200, answer.text
+            lines = [json.loads(line) for line in answer.text.splitlines()]
+            away = any("is not connected" in (line.get("note") or "") for line in lines)
+            if not away or time.monotonic() > until_s:
+                return b"".join(base64.b64decode(line["data"]) for line in lines)
+            time.sleep(0.1)
 
     def state(self, node: str) -> str | None:
         found = {each["name"]: each["state"] for each in self.get("/v1/nodes")["nodes"]}

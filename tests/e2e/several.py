@@ -130,8 +130,7 @@ class Several(Fleet):
         for server in others:
             shutil.copy(first.home / KEY_FILE, server.home / KEY_FILE)
             server.start(self.environ)
-        for server in self.servers:
-            until(lambda server=server: self._says_ready(server), f"{server.name} to be ready")
+        self.lead()
 
     def _open_relay(self) -> None:
         target = self.postgres.folder / f".s.PGSQL.{STORE_PORT}"
@@ -199,6 +198,11 @@ class Several(Fleet):
                     if view["leads"]:
                         return next(one for one in self.servers if one.address == view["address"])
         return None
+
+    def lead(self) -> None:
+        """Wait until somebody leads, and all that run know who."""
+        for server in self.up:
+            until(lambda server=server: self._says_ready(server), f"{server.name} to be ready")
 
     def leader(self) -> Server:
         return until(self._leader_now, "a server to lead")

@@ -67,6 +67,9 @@ def test_a_grown_cluster_moves_to_postgresql_and_back_from_a_backup(cluster: Clu
     assert [job["name"] for job in tow.json("jobs")["jobs"]] == ["after", "long", "before"]
     assert [entry["name"] for entry in tow.json("secret", "ls")["secrets"]] == ["kept"]
 
+    upgraded = tow.json("db", "upgrade")
+    assert upgraded["before"] == upgraded["now"]
+    assert 0 < postgres.shared().backends() <= 10
     backup = tmp_path / "towline.backup"
     tow.tow("backup", str(backup))
     assert tow.run({"a": process("echo three")}, name="later")["state"] == "succeeded"
@@ -82,6 +85,37 @@ def test_a_grown_cluster_moves_to_postgresql_and_back_from_a_backup(cluster: Clu
     until(lambda: cluster.state("n1") == "ready", "the node to come back")
     assert [job["name"] for job in tow.json("jobs")["jobs"]] == ["after", "long", "before"]
     assert tow.run({"a": process("echo four")}, name="again")["state"] == "succeeded"
+
+
+def test_a_database_that_is_away_for_a_while_disturbs_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    tow, home, process = cluster.admin, cluster.admin.path, Maker()
+    go, runs = tmp_path / "go", tmp_path / "runs"
+    database = postgres.started()
+    try:
+        home.mkdir(mode=0o700)
+        (home / "server.toml").write_text(f"store.url = {json.dumps(database.url)}\n")
+        cluster.serve()
+        cluster.join("n1")
+        script = f"echo $TOW_ATTEMPT >>{runs}; {LONG.format(go=go)}"
+        running = tow.submit({"a": process(script)}, name="running")
+        until(lambda: runs.exists(), "the task to run")
+        database.stop(signal.SIGQUIT)
+        go.touch()  # it ends while nobody can note it
+        refused = tow.tow("jobs", status=None)
+        assert refused.returncode in (1, 3), refused
+        assert "cannot be reached" in refused.stderr or "connection was lost" in refused.stderr, refused
+        late = tow.start("submit", tow.job_file({"a": process("echo late")}, "late"))
+        database.start()
+        tow.tow("wait", running)
+        assert tow.tow("logs", running).stdout == "went on\n"
+        assert runs.read_text() == "1\n"
+        job, said = late.communicate(timeout=120)
+        assert late.returncode == 0, said
+        tow.tow("wait", job.strip())
+        assert [job["name"] for job in tow.json("jobs")["jobs"]] == ["late", "running"]
+        assert database.backends() <= 10
+    finally:
+        database.remove()
 
 
 @pytest.mark.parametrize(
@@ -104,14 +138,14 @@ def test_a_grown_cluster_moves_to_postgresql_and_back_from_a_backup(cluster: Clu
     ],
 )
 def test_what_is_no_store_is_refused(cluster: Cluster, arguments: tuple[str, ...], said: str) -> None:
-    cluster.admin.path.mkdir()
+    cluster.admin.path.mkdir(mode=0o700)
     done = cluster.admin.tow(*arguments, status=2)
     assert said in done.stderr and "geheim" not in done.stderr
 
 
 def test_a_wrong_store_url_is_told_with_where_it_stands(cluster: Cluster) -> None:
     home = cluster.admin.path
-    home.mkdir()
+    home.mkdir(mode=0o700)
     (home / "server.toml").write_text('[store]\nurl = "mysql://tow:geheim@db/tow"\n')
     out = cluster.admin.tow("db", "upgrade", status=2).stderr
     assert f"{home}/server.toml: store_url begins with 'mysql': write postgresql://USER@HOST" in out

@@ -144,10 +144,10 @@ class Torture:
         return f"clock {by_s:+d} s"
 
     def drain(self, machine: Machine) -> str:
-        drained = self.fleet.http.post(f"/v1/nodes/{machine.name}/drain", json={"deadline": "500ms"})
+        drained = self.fleet.ask("POST", f"/v1/nodes/{machine.name}/drain", json={"deadline": "500ms"})
         assert drained.status_code == 200, drained.text
         lasted_s = self._while()
-        assert self.fleet.http.post(f"/v1/nodes/{machine.name}/undrain").status_code == 200
+        assert self.fleet.ask("POST", f"/v1/nodes/{machine.name}/undrain").status_code == 200
         return f"{machine.name} drained for {lasted_s:.1f} s"
 
     def kill_server(self, _: Machine) -> str:
@@ -194,8 +194,12 @@ def test_random_faults_break_no_promise(fleet: Fleet, tmp_path_factory: pytest.T
     print(f"TOWLINE_SEED={seed}")  # noqa: T201
     chance = random.Random(seed)
     stamps = Stamps(tmp_path_factory.mktemp("shared") / "stamps")
-    torture = Torture(fleet, chance)
-    for number in range(FAULTS):
+    endure(Torture(fleet, chance), stamps, chance, FAULTS, seed)
+
+
+def endure(torture: Torture, stamps: Stamps, chance: random.Random, count: int, seed: int) -> None:
+    fleet = torture.fleet
+    for number in range(count):
         tasks = {f"{policy}{number}": _task(stamps, chance, policy) for policy in POLICIES}
         job = fleet.submit(f"round{number}", key=f"round{number}", **tasks)
         until(lambda: any(stamps.attempts(name) for name in tasks), "something to run")  # noqa: B023

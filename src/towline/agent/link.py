@@ -55,6 +55,10 @@ ANOTHER_BEATS = 2
 """Where nothing was heard on a link for so many heartbeats, another one is opened beside it, and takes its
 place once it is open; twice as many for the next one, until one is welcomed."""
 MOST_BEATS = 16
+MOST_MOVES = 4
+"""So often in a row an agent goes at once where it is sent: servers may point at each other for a moment."""
+SOON_TRIES = 8
+"""After so many tries in a row it takes longer than a change of leaders."""
 APART_S = 1.0
 """Where there are several servers, the next one is asked when one has not answered for so long."""
 OPEN_TIMEOUT_S = 30.0
@@ -154,6 +158,7 @@ class Link:
         self._heard_s = 0.0
         self._ending: asyncio.Future[str] | None = None
         self._retry_s: float | None = None
+        self._moves = 0
         self._moved = False
         """A server has said which one is to be asked."""
         self._pauses = pauses
@@ -263,13 +268,15 @@ class Link:
 
     async def _pause(self, *, opened: bool) -> None:
         """Before the next try; none where a server has said which one to ask, or there is another one."""
+        more = not opened and self._servers is not None and self._servers.has_more
+        moved, self._moved = self._moved and self._moves < MOST_MOVES, False
+        self._moves = self._moves + 1 if moved else 0
         bound_s = self._pauses.bound_s(self._tries, self._crowded)
-        if self._moved or (not opened and self._servers is not None and self._servers.has_more):
-            self._moved = False
-        elif self._retry_s is not None:  # it was told when: others are told the same
-            await asyncio.sleep(random.uniform(0, self._pauses.first_s) + self._retry_s)
-        else:
-            await asyncio.sleep(random.uniform(0, bound_s))
+        if self._retry_s is not None and self._tries < SOON_TRIES:  # it was told when, as others were
+            bound_s = self._pauses.first_s
+        wait_s = random.uniform(0, bound_s) + (self._retry_s or 0)
+        if not moved and not more:
+            await asyncio.sleep(wait_s)
         self._tries += 1
         self._retry_s = None
 

@@ -79,6 +79,7 @@ class Supervisor:
                 self._reap()
             self.starting.start_some(_STARTS_A_TURN)
             monotonic_ms = kernel.monotonic_ms()
+            self.pipes.try_again(monotonic_ms)
             self.ending.tick(monotonic_ms)
             self.ending.tell_leases(monotonic_ms)
             self.starting.say_running(monotonic_ms)
@@ -110,7 +111,13 @@ class Supervisor:
     def _wait_s(self) -> float:
         if self.pipes.ready or self.starting.queue or self._children_ended or self._orphans_possible:
             return 0
-        timers = (self.roster.next_due_ms(), self.starting.next_due_ms(), self.roster.leases.next_look_ms)
+        stalled_ms = self.pipes.next_due_ms(kernel.monotonic_ms())
+        timers = (
+            stalled_ms,
+            self.roster.next_due_ms(),
+            self.starting.next_due_ms(),
+            self.roster.leases.next_look_ms,
+        )
         due = [ms for ms in timers if ms is not None]
         if self.recovery.puzzled:
             due.append(kernel.monotonic_ms() + _PUZZLED_MS)

@@ -44,6 +44,7 @@ PATIENCE_S = 30.0
 NAMESPACE_VARIABLE = "TOWLINE_NAMESPACE"
 """For those who may work in all namespaces: the one that is meant."""
 _READ_WAIT_S = 75.0
+_CONNECT_S = 10.0
 _NEXT_S = 3.0
 """Where several servers are known, one that takes no connection for so long is not waited for."""
 
@@ -113,8 +114,7 @@ class Client:
 
     def _opened_pool(self) -> httpx2.AsyncClient:
         if isinstance(self._at, Remote):
-            several = len(self._at.urls) > 1
-            return self._at.open(httpx2.Timeout(_READ_WAIT_S, connect=_NEXT_S if several else 10.0))
+            return self._at.open(httpx2.Timeout(_READ_WAIT_S, connect=self._connect_s))
         return httpx2.AsyncClient(
             transport=httpx2.AsyncHTTPTransport(
                 uds=self._at,
@@ -122,9 +122,13 @@ class Client:
                 limits=httpx2.Limits(max_connections=100, max_keepalive_connections=20),
             ),
             base_url="http://tow",
-            timeout=httpx2.Timeout(_READ_WAIT_S, connect=10.0),
+            timeout=httpx2.Timeout(_READ_WAIT_S, connect=self._connect_s),
             trust_env=False,
         )
+
+    @property
+    def _connect_s(self) -> float:
+        return _NEXT_S if isinstance(self._at, Remote) and len(self._at.urls) > 1 else _CONNECT_S
 
     @property
     def at(self) -> str | Remote:
@@ -286,18 +290,25 @@ class Client:
 
     @asynccontextmanager
     async def stream(
-        self, path: str, *, method: str = "GET", body: object = None, **query: object
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        body: object = None,
+        silence_s: float | None = None,
+        **query: object,
     ) -> AsyncGenerator[AsyncIterator[bytes], None]:
-        """The body of an answer, chunk by chunk. Raises Unavailable where it breaks off."""
-        response = await self._opened(method, path, query, body)
+        """The body of an answer, chunk by chunk. Raises Unavailable where it breaks off, or nothing comes for
+        ``silence_s``."""
+        response = await self._opened(method, path, query, body, silence_s)
         # Closed from the inside out, now and not when the garbage collector comes by.
         async with aclosing(response), aclosing(_unbroken(response)) as chunks:
             yield chunks
 
     async def _opened(
-        self, method: str, path: str, query: Mapping[str, object], body: object
+        self, method: str, path: str, query: Mapping[str, object], body: object, silence_s: float | None
     ) -> httpx2.Response:
-        endless = httpx2.Timeout(_READ_WAIT_S, read=None)
+        endless = httpx2.Timeout(_READ_WAIT_S, connect=self._connect_s, read=silence_s)
         with self._patience() as patience:
             while True:
                 request = self._http.build_request(

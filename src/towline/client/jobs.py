@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _POLL_S = 30
 _BETWEEN_STREAMS_S = 0.05
 
+_SILENCE_S = 45.0
+"""A server says every 15 s that it is still there."""
 _LAST_EVENTS = ("job.ended", "job.quarantined")
 _RETRIED = "job.retried"
 
@@ -159,7 +161,8 @@ class Job:
         while not over:
             opened = quiet = False
             try:
-                async with self._client.stream(f"{self._path}/events", cursor=cursor) as chunks:
+                stream = self._client.stream(f"{self._path}/events", silence_s=_SILENCE_S, cursor=cursor)
+                async with stream as chunks:
                     opened = quiet = True
                     async with aclosing(messages(chunks)) as found:
                         async for message in found:

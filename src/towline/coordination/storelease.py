@@ -266,8 +266,12 @@ class Leases:
         self.beating |= {row.id for row in servers if self._has_beaten(row)}
         self._servers = {row.id: seen(self._servers.get(row.id), row, now_ms) for row in servers}
         for id, known in self._servers.items():
-            if id != self.id and is_still(known, now_ms, FORGET_MS):
+            if id != self.id and (self._was_here(known.value) or is_still(known, now_ms, FORGET_MS)):
                 await self._store.server_delete(id)
+
+    def _was_here(self, row: ServerRow) -> bool:
+        """Whether it is an earlier life of a server at this address, which this one has now."""
+        return row.address == self._server.address and row.started_at < self._server.started_at
 
     def _has_beaten(self, row: ServerRow) -> bool:
         before = self._servers.get(row.id)

@@ -18,7 +18,8 @@ _COALESCE_MS = 20
 _COALESCE_BYTES = 256
 _SINK = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (*_NO_ROOM, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 class Writer:
@@ -39,6 +40,8 @@ class Writer:
         self._last_stream = -1
         self._marked = False
         self._error: str | None = None
+        self.stalled = False
+        """The last ``move`` found no room on the disk: all is still in the pipe, and wants another one."""
         if resume:
             self._resume()
 
@@ -46,6 +49,7 @@ class Writer:
         """Move up to ``limit`` bytes that wait in ``pipe``. Returns how many; 0: none is left and
         nobody holds the other end; -1: none waits at the moment. Call it only if the pipe is readable
         or hung up: the files are made for what it is about to bring."""
+        self.stalled = False
         if self.max_bytes <= self._sizes[0] + self._sizes[1] or self._error is not None:
             return self._drop(stream, pipe, limit)
         try:
@@ -58,6 +62,9 @@ class Writer:
         except BlockingIOError:
             return -1
         except OSError as error:
+            if error.errno in _NO_ROOM:
+                self.stalled = True
+                return -1
             if error.errno not in _FULL:
                 raise
             self._error = os.strerror(error.errno or 0)
@@ -167,7 +174,8 @@ class Writer:
         self._append(Entry(stream, kind, size, now_ms))
 
     def _append(self, entry: Entry) -> None:
-        os.pwrite(self._index, entries.pack(entry), self._index_end)
+        if os.pwrite(self._index, entries.pack(entry), self._index_end) < ENTRY_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._index_end += ENTRY_BYTES
         self._last[entry.stream] = entry
         self._last_stream = entry.stream

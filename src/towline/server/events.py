@@ -66,11 +66,15 @@ class Feed:
         self.stream = stream
         self._store = store
         self._tail: deque[EventRow] = deque(maxlen=tail_events)
+        self._through: int | None = None
+        """The number of the last event that readers were told of, or need not be."""
         self._by_job: defaultdict[str | None, list[Subscription]] = defaultdict(list)
 
     def publish(self, rows: list[EventRow]) -> None:
         """Committed events, in order."""
         self._tail.extend(rows)
+        if rows:
+            self._through = rows[-1].number
         if not self._by_job:
             return
         for row in rows:
@@ -83,7 +87,8 @@ class Feed:
 
     def restart(self, event_no: int) -> None:
         """A leadership begins: what another leader has committed meanwhile is not in the tail."""
-        if self._tail and self._tail[-1].number != event_no:
+        if self._through != event_no:
+            self._through = event_no
             self._tail.clear()
             for readers in self._by_job.values():
                 for reader in readers:

@@ -80,6 +80,18 @@ async def test_a_later_commit_replaces_rows(leader: Writing) -> None:
     assert await leader.store.tasks("j1") == [task]
 
 
+async def test_what_is_taken_away_and_written_again_in_one_commit_is_there(leader: Writing) -> None:
+    await leader.submit("j1", 1)
+    await leader.commit(
+        ranges=[rows.ended_range("j1", 3, 9), rows.ended_range("j1", 20, 29)], queues=[rows.queue("q")]
+    )
+    shorter = rows.ended_range("j1", 3, 5)
+    gone = [("j1", 0, 3), ("j1", 0, 20), ("j1", 0, 7)]
+    await leader.commit(ranges=[shorter], ranges_gone=gone, queues=[rows.queue("q")], queues_gone=["q"])
+    snapshot, _ = await leader.store.load("default", leader.term)
+    assert (snapshot.ranges, snapshot.queues) == ([shorter], [])
+
+
 async def test_the_caller_may_change_its_rows_after_the_call(leader: Writing) -> None:
     await leader.submit("j1", 1)
     element = rows.element("j1", 0)

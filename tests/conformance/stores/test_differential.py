@@ -26,7 +26,8 @@ STATES = ("queued", "active", "succeeded", "failed", "cancelled")
 ATTEMPT_STATES = ("assigned", "preparing", "running", "finished", "lost")
 _pool_numbers = itertools.count()
 
-texts = st.none() | st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+# PostgreSQL keeps no character 0 in a text; its own tests say what stands in its place.
+texts = st.none() | st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
 ints = st.none() | st.integers(-(2**31), 2**31 - 1)
 bigs = st.none() | st.integers(0, 2**63 - 1)
 

@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 from tests.conformance.stores import rows
 from tests.conformance.stores.rows import Writing
-from tests.postgres import Postgres
+from tests.postgres import WAITING, Postgres
 
 from towline.errors import StoreError
 from towline.store.postgresql import PostgresStore
-from towline.store.postgresql.connections import LEADERS, OTHERS, connect
+from towline.store.postgresql.connections import LEADERS, OTHERS, SESSION, connect
 
 
 async def locked(url: str, table: str) -> asyncpg.Connection[Any]:
@@ -45,6 +45,25 @@ async def test_a_leader_commits_while_everybody_else_waits(server: Postgres, sto
     await other.close()
     assert [len(stands) for stands in await asyncio.gather(*asked)] == [1] * 30
     assert store.open_connections <= 10
+
+
+async def test_leaders_of_two_pools_wait_for_nothing_of_each_other(
+    server: Postgres, store: PostgresStore
+) -> None:
+    """One server's pool stands still in the middle of a commit; that of another one goes on."""
+    other = PostgresStore(store.address.url)
+    here, there = await Writing.lead(store, "here"), await Writing.lead(other, "there")
+    holder = await asyncpg.connect(store.address.url)
+    await holder.execute("BEGIN; SELECT FROM pool WHERE id = 'here' FOR UPDATE")
+    waiting = asyncio.ensure_future(here.submit("j1", 1))
+    await waiting_for_locks(server, 1)
+    for seq in range(1, 20):
+        await there.submit(f"k{seq}", seq)
+    assert not waiting.done()
+    assert int(await asyncio.to_thread(server.run, WAITING)) == 1
+    await holder.close()
+    await waiting
+    await other.close()
 
 
 async def test_fifty_at_once_use_ten_connections(server: Postgres, store: PostgresStore) -> None:
@@ -119,7 +138,7 @@ async def test_sessions_are_set_so_that_what_is_confirmed_stays(
 async def test_a_transaction_that_its_owner_forgot_is_ended(store: PostgresStore) -> None:
     """What would stand between a frozen server and its successor, were there such a transaction."""
     await store.raise_term("default")
-    frozen = await connect(store.address, idle_in_transaction_session_timeout="200ms")
+    frozen = await connect(store.address, session=SESSION | {"idle_in_transaction_session_timeout": "200ms"})
     await frozen.execute("BEGIN; UPDATE pool SET commit_no = commit_no + 1")
     assert await store.raise_term("default") == 2
     assert (await store.load("default", 2))[0].commit_no == 0

@@ -4,6 +4,9 @@ back."""
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -43,7 +46,7 @@ async def test_a_restart_is_over_when_it_is_over(
             StoreError, match=r"it cannot be reached: look whether it runs|connection was lost"
         ):
             await ask
-    await asyncio.to_thread(own_server.start)
+    own_server.start()
     assert [row.id for row in await store.jobs("default", None, 9)] == ["j1"]
     await leader.commit(nodes=[rows.node("n2")])
     assert [row.id for row in await store.nodes("default")] == ["n2"]
@@ -67,6 +70,71 @@ async def test_a_commit_whose_answer_was_lost_is_doubtful(own_server: Postgres, 
     with pytest.raises(StaleTerm):
         await leader.commit(nodes=[rows.node("n3")])
     assert [row.id for row in await store.nodes("default")] == ["n2"]
+
+
+async def test_a_database_that_stands_still_is_given_up(
+    own_server: Postgres, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one behind a network that swallows everything: nobody waits for ever, and nothing is left behind."""
+    monkeypatch.setattr("towline.store.postgresql.store.COMMIT_S", 0.3)
+    leader = await Writing.lead(store, "default")
+    await leader.submit("j1", 1)
+    for pid in own_server.children():
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreError, match=r"it does not answer.*whether the change was made is not known"):
+            await leader.commit(nodes=[rows.node("n1")])
+    finally:
+        for pid in own_server.children():
+            os.kill(pid, signal.SIGCONT)
+    successor = await Writing.lead(store, "default")
+    await successor.commit(nodes=[rows.node("n2")])
+    with pytest.raises(StaleTerm):
+        await leader.commit(nodes=[rows.node("n3")])
+    assert [row.id for row in await store.nodes("default")] in (["n1", "n2"], ["n2"])
+    assert await asyncio.to_thread(own_server.backends) <= 10
+
+
+async def test_what_was_confirmed_survives_crashes(own_server: Postgres, store: PostgresStore) -> None:
+    """The database crashes while leaders commit, at moments that nobody chose; all that was said to be there
+    is, and of the commit under way all or nothing."""
+    chosen = random.Random(5)
+    first = await Writing.lead(store, "default")
+    await first.submit("j1", 1)
+    confirmed = wanted = 0
+    reached = asyncio.Event()
+
+    async def lead(leader: Writing) -> None:
+        nonlocal confirmed
+        while True:
+            number = leader.event_no + 1
+            await leader.commit(
+                events=[rows.event(number, "j1")],
+                elements=[rows.element("j1", number)],
+                attempts=[rows.attempt("j1", number)],
+            )
+            confirmed = number
+            if confirmed >= wanted:
+                reached.set()
+
+    for _ in range(4):
+        leader = await Writing.lead(store, "default")
+        _, leader.event_no = await store.counters("default")
+        wanted = confirmed + chosen.randrange(5, 60)
+        reached.clear()
+        leading = asyncio.ensure_future(lead(leader))
+        await reached.wait()
+        await asyncio.to_thread(own_server.stop, SIGQUIT)
+        with pytest.raises(StoreError):
+            await leading
+        own_server.start()
+        _, kept = await store.counters("default")
+        assert confirmed <= kept <= confirmed + 1
+        assert [row.number for row in await store.events("default", 0, 10_000)] == list(range(1, kept + 1))
+        page = await store.elements("j1", 0, -1, 10_000)
+        assert [row.index for row in page.elements] == [row.index for row in page.attempts]
+        assert [row.index for row in page.elements] == list(range(1, kept + 1))
+        confirmed = kept
 
 
 @pytest.fixture
@@ -107,20 +175,42 @@ async def test_what_refuses_a_login_is_said_without_the_password(guarded: Postgr
     assert "it cannot be reached: look whether it runs, and at host and port of store_url" in said
     assert "postgresql://app@127.0.0.1:1/towline" in said
     assert PASSWORD[:6] not in said and quote(PASSWORD, safe="") not in said
-    assert PASSWORD not in repr(vars(PostgresStore(url_of(guarded, PASSWORD))["address"]))
+    assert PASSWORD not in repr(PostgresStore(url_of(guarded, PASSWORD)).address)
 
 
-async def test_a_server_without_a_free_connection(guarded: Postgres) -> None:
+async def test_a_database_that_does_not_keep_what_it_confirms_is_refused(own_server: Postgres) -> None:
+    own_server.run("ALTER SYSTEM SET fsync = off")
+    own_server.run("SELECT pg_reload_conf()")
+    try:
+        while own_server.run("SHOW fsync") != "off":
+            pass
+        said = await refusal(PostgresStore(own_server.url))
+        assert "PostgreSQL runs with fsync = off and may lose what it has confirmed: set it to on" in said
+    finally:
+        own_server.run("ALTER SYSTEM RESET fsync")
+        own_server.run("SELECT pg_reload_conf()")
+
+
+async def test_a_database_that_cannot_keep_every_text_is_refused(own_server: Postgres) -> None:
+    own_server.run("CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    url = own_server.url.replace(f"/{postgres.DATABASE}?", "/latin?")
+    said = await refusal(PostgresStore(url))
+    assert "the database keeps text as LATIN1: make one with createdb --encoding UTF8" in said
+
+
+async def test_a_leader_commits_where_no_connection_is_free_for_others(guarded: Postgres) -> None:
+    """The user's two are the leader's and the leases'."""
     guarded.run("CREATE SCHEMA app AUTHORIZATION app")
     store = PostgresStore(url_of(guarded, PASSWORD))
     await store.open()
-    asked = [store.jobs("default", None, 1) for _ in range(4)]
-    answers = await asyncio.gather(*asked, return_exceptions=True)
-    refused = [answer for answer in answers if isinstance(answer, Exception)]
-    assert refused and all(
-        "all its connections are taken: raise max_connections" in str(one) for one in refused
-    )
-    assert await store.jobs("default", None, 1) == []
+    with pytest.raises(StoreError, match=r"all its connections are taken: raise max_connections"):
+        await store.jobs("default", None, 1)
+    leader = await Writing.lead(store, "default")
+    await leader.submit("j1", 1)
+    assert [row.lease.pool for row in await store.lease_read()] == ["default"]
+    assert "all its connections are taken" in await refusal(PostgresStore(url_of(guarded, PASSWORD)))
+    guarded.run("ALTER ROLE app CONNECTION LIMIT 3")
+    assert [row.id for row in await store.jobs("default", None, 1)] == ["j1"]
     await store.close()
 
 
@@ -137,9 +227,7 @@ async def test_a_database_that_takes_no_writes(own_server: Postgres, store: Post
                 refused.add(str(error))
         assert "it takes no writes: it is a standby" in await refusal(PostgresStore(store.address.url))
     finally:
-        own_server.run(
-            "SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only"
-        )
+        own_server.run("ALTER SYSTEM RESET default_transaction_read_only")
         own_server.run("SELECT pg_reload_conf()")
     successor = await Writing.lead(store, "default")
     await successor.commit(nodes=[rows.node("n2")])
@@ -189,7 +277,7 @@ async def test_a_full_disk_stops_commits_until_there_is_room(on_a_small_disk: Po
     assert "its disk is full: free some space" in said or "not known" in said, said
     ballast.unlink()
     if server.ended():  # it stops itself where it cannot write its log
-        await asyncio.to_thread(server.start)
+        server.start()
     while True:
         try:
             leader = await Writing.lead(store, "default")
@@ -205,7 +293,7 @@ async def test_a_standby_takes_over_and_has_every_commit(tmp_path: Path) -> None
     primary = postgres.started(synchronous_standby_names="*", synchronous_commit="local")
     standby = Postgres()
     try:
-        await asyncio.to_thread(standby.follow, primary)
+        standby.follow(primary)
         hosts = f"{primary.folder},{standby.folder}"
         store = PostgresStore(f"postgresql://towline@/towline?host={quote(hosts, safe='')}")
         await store.open()

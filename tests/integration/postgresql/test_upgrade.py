@@ -102,6 +102,30 @@ async def test_rows_of_the_first_version_are_kept(server: Postgres, tmp_path: Pa
     await store.close()
 
 
+async def test_an_upgrade_lets_servers_pass_that_work_meanwhile(
+    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody reads a table for long, which the upgrade has to change."""
+    monkeypatch.setattr("towline.store.postgresql.upgrade.LOCK_MS", 50)
+    monkeypatch.setattr("towline.store.postgresql.upgrade.PAUSE_S", 0.05)
+    url = server.own(tmp_path)
+    reader, writer = await asyncpg.connect(url), await asyncpg.connect(url)
+    await reader.execute(script(None, "0004"))
+    await reader.execute("BEGIN; SELECT * FROM node")
+    store = PostgresStore(url)
+    opening = asyncio.ensure_future(store.open())
+    for _ in range(3):
+        await asyncio.to_thread(server.until_waiting, 1)
+        await writer.execute("DELETE FROM node")
+    assert not opening.done()
+    await reader.execute("COMMIT")
+    await opening
+    assert await store.nodes("default") == []
+    await store.close()
+    for other in (reader, writer):
+        await other.close()
+
+
 LATER = """
 ALTER TABLE element ADD COLUMN mood TEXT DEFAULT 'calm' NOT NULL;
 ALTER TABLE job ADD COLUMN colour TEXT;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -196,3 +198,29 @@ def test_a_journal_is_gone_once_it_is_removed_or_another_stands_in_its_place(tmp
     assert not second.gone
     (folder / "journal").unlink()
     assert second.gone
+
+
+@pytest.mark.containers  # mounts a filesystem: needs the same rights
+def test_a_full_disk_leaves_room_for_ends(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "towline-test", disk], check=True)
+    try:
+        first = Journal(str(disk / "j"))
+        first.rewrite(0, [])
+        with (disk / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+            while True:
+                ballast.write(bytes(4096))
+        assert (disk / "j" / "journal").stat().st_size < 4096  # room is taken, nothing is written
+        for index in range(2_000):
+            first.add(ended(str(index)))
+            first.flush()
+        second = Journal(str(disk / "j"))
+        assert len(second.found) == 2_000 + 2
+        with pytest.raises(OSError, match="No space left"):
+            second.rewrite(0, [ended(f"{index}-{'x' * 1000}") for index in range(4_000)])
+        second.add(ended("2000"))
+        second.flush()
+        assert len(Journal(str(disk / "j")).found) == 2_001 + 2
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)

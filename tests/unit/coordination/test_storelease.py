@@ -199,6 +199,19 @@ async def test_dead_servers_are_told_of_for_a_while(cluster: Cluster) -> None:
     assert [peer.row.id for peer in b.peers()] == ["b"]
 
 
+async def test_an_earlier_life_at_the_same_address_is_told_of_no_more(cluster: Cluster) -> None:
+    before, other = cluster.server("a"), cluster.server("b")
+    await before.turn()
+    await other.turn()
+    after = Leases(
+        cluster.store,
+        ServerRow(id="c", name="a", address="a:7443", build="b", started_at=2),
+        lambda: cluster.now_ms,
+    )
+    await after.turn()
+    assert [row.id for row in await cluster.store.server_list()] == ["b", "c"]
+
+
 async def test_the_clock_ends_a_lease_also_where_the_store_hangs(cluster: Cluster) -> None:
     class Hanging(FaultyStore):
         async def lease_renew(self, holder: str, pools: Sequence[str]) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,3 +195,33 @@ def test_bytes_are_written_counted_and_taken_back(tmp_path: Path) -> None:
     assert logs.read(folder, "stdout", 0, 100).index == ((0, 1000), (2, 4000))
     assert logs.read(folder, "stderr", 0, 100).data == b"xy"
     assert logs.dropped(folder) == (0, 0)
+
+
+@pytest.mark.containers  # mounts a filesystem: needs the same rights
+def test_a_disk_without_room_leaves_all_in_the_pipe(tmp_path: Path, pipe: tuple[int, int]) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "towline-test", tmp_path], check=True)
+    try:
+        writer = logs.Writer(str(tmp_path), 1 << 20)
+        ballast = tmp_path / "ballast"
+        os.write(pipe[1], b"abc")
+        assert writer.move(0, pipe[0], 100, 1) == 3
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        sent = b"%06d\n" * 8000 % tuple(range(8000))
+        os.write(pipe[1], sent)
+        moved = 0
+        while (count := writer.move(0, pipe[0], 1 << 20, 2)) > 0:
+            moved += count
+        assert (count, writer.stalled) == (-1, True)
+        assert (moved < len(sent), writer.dropped) == (True, [0, 0])
+        assert writer.move(0, pipe[0], 1 << 20, 3) == -1
+        ballast.unlink()
+        subprocess.run(["mount", "-o", "remount,size=1m", tmp_path], check=True)
+        while (count := writer.move(0, pipe[0], 1 << 20, 4)) > 0:
+            moved += count
+        assert (moved, writer.stalled) == (len(sent), False)
+        writer.finish(5)
+        assert logs.read(str(tmp_path), "stdout", 0, 1 << 20).data == b"abc" + sent
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)

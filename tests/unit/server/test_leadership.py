@@ -10,7 +10,7 @@ import pytest
 from tests.builders import task
 from tests.unit.server.conftest import Rig, submit_command
 
-from towline.errors import Unavailable
+from towline.errors import StoreError, Unavailable
 from towline.server.leader import InHand, Leader
 from towline.server.leader.clock import Clock
 
@@ -215,3 +215,24 @@ async def test_two_leaders_held_at_once_against_one_store(rig: Leased, tmp_path:
     rig.lease.lose()
     other.leader.end()
     await running
+
+
+async def test_who_has_the_lease_and_cannot_lead_lets_others_try(
+    rig: Leased, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("towline.server.leader.loop.OTHERS_S", 0.01)
+    monkeypatch.setattr("towline.server.leader.loop.TRIES_IN_VAIN", 3)
+    tries = 0
+
+    async def fails(pool: str) -> int:
+        nonlocal tries
+        tries += 1
+        raise StoreError("the database takes no writes")
+
+    monkeypatch.setattr(rig.store, "raise_term", fails)
+    rig.lease.grant()
+    await rig.lease.gone.wait()
+    assert tries == 3 and not rig.lease.held
+    monkeypatch.undo()
+    await rig.lead()
+    assert rig.leader.term == 1

@@ -5,6 +5,9 @@ what a killed supervisor had written is there, and a reboot ends the attempts an
 off at the end was being written when its writer died, and what it told of had not been done yet.
 Any other damage is set aside: the sound records still count, but under a new ``instance``, so that
 the server takes nothing for granted about this node.
+
+Room for what is still to be written is taken ahead, so that on a full disk attempts can be stopped and
+their ends kept; what is to start needs more room than that, and is refused.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from towline.runtime.port import Plan
 _MARK = b"TWJ1"
 _HEAD = struct.Struct("<4sII")
 _COMPACT_BYTES = 8 << 20
+_AHEAD_BYTES = 1 << 20
+"""Taken ahead: the ends of some thousand attempts."""
 
 
 class Begun(Struct, frozen=True, array_like=True, tag="begun"):
@@ -177,6 +182,8 @@ class Journal:
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._file, end)
         self._bytes = self._floor = end
+        self._taken = 0
+        self._take_ahead()
 
     def add(self, record: Record) -> None:
         """To be written with the next ``flush``."""
@@ -192,6 +199,12 @@ class Journal:
         while written < len(data):
             written += os.write(self._file, data[written:])
         self._bytes += len(data)
+        if self._bytes > self._taken - _AHEAD_BYTES // 2:
+            self._take_ahead()
+
+    def _take_ahead(self) -> None:
+        if kernel.take_room(self._file, self._bytes, _AHEAD_BYTES):
+            self._taken = self._bytes + _AHEAD_BYTES
 
     @property
     def gone(self) -> bool:
@@ -211,17 +224,25 @@ class Journal:
         return self._bytes > _COMPACT_BYTES and self._bytes > 4 * self._floor
 
     def rewrite(self, turn: int, records: Iterable[Record]) -> None:
-        """Keep only these records, which say all that still matters, the waiting ones included."""
-        self._waiting.clear()
+        """Keep only these records, which say all that still matters, the waiting ones included. Raises
+        OSError where there is no room for them; then all is as it was."""
         begun = Begun(self.instance, self._boot_id, turn)
         # Once more at the end: the starts among the records were counted before.
         data = b"".join(map(pack, [begun, *records, begun]))
         fresh = self._path.with_suffix(".new")
         file = os.open(fresh, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        written = 0
-        while written < len(data):
-            written += os.write(file, data[written:])
-        fresh.rename(self._path)
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(file, data[written:])
+            fresh.rename(self._path)
+        except OSError:
+            os.close(file)
+            fresh.unlink()
+            raise
         os.close(self._file)
+        self._waiting.clear()
         self._file = file
         self._bytes = self._floor = len(data)
+        self._taken = 0
+        self._take_ahead()

@@ -16,7 +16,7 @@ from towline.runtime.linux.spaces import become_subreaper, enter_mounts_without,
 __all__ = [
     "Exit", "Process", "become_subreaper", "boot_id", "boottime_ms", "children", "enter_mounts_without",
     "environment", "exit_record", "has_executed", "has_exited", "hybrid_mount", "monotonic_ms", "next_exit",
-    "process", "processes", "reap", "wall_ms",
+    "process", "processes", "reap", "take_room", "wall_ms",
 ]  # fmt: skip
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -29,6 +29,9 @@ TICKS_MS = 20
 _CLD_EXITED = 1
 _PF_FORKNOEXEC = 0x40
 _RUNC = "runc:["  # what runc calls its process that is to become a container's first
+
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_KEEP_SIZE = 1
 
 _siginfo = ctypes.create_string_buffer(128)
 _rusage = ctypes.create_string_buffer(144)
@@ -170,3 +173,9 @@ def wall_ms() -> int:
 def boot_id() -> str:
     """Names this boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def take_room(file: int, offset: int, length: int) -> bool:
+    """Have the filesystem keep room for ``length`` bytes from ``offset`` on, behind what the file
+    holds, whose length stays. False where it has none, or cannot do so."""
+    return _libc.fallocate(file, _KEEP_SIZE, offset, length) == 0

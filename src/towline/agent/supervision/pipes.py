@@ -8,6 +8,7 @@ that it never meets a broken pipe even if both of us are dead. Their mode lets e
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _MODE = 0o666
 _TURN_BYTES = 256 << 10
 _LAST_BYTES = 4 << 20
+_STALLED_MS = 300
+"""What did not fit onto the disk is tried again after so long."""
 _EVENTS = select.EPOLLIN | select.EPOLLET
 
 
@@ -73,6 +76,8 @@ class Pipes:
             (int(name.partition(".")[2]) for name in keeper.held if _is_pipe(name)), default=0
         )
         self.ready: dict[int, Attempt] = {}
+        self._stalled: dict[int, Attempt] = {}
+        self._again_ms = 0
 
     def take(self, attempt: Attempt) -> Slot:
         """Raises OSError where no descriptors are left."""
@@ -123,9 +128,26 @@ class Pipes:
                 del self.ready[fd]  # it has ended since, and was drained then
             elif attempt.log.move(stream, fd, _TURN_BYTES, now_ms) <= 0:
                 del self.ready[fd]
+                if attempt.log.stalled:
+                    self._stalled[fd] = attempt
+
+    def next_due_ms(self, monotonic_ms: int) -> int | None:
+        """When what has stalled is to be tried again (CLOCK_MONOTONIC); None: nothing has."""
+        if not self._stalled:
+            return None
+        self._again_ms = self._again_ms or monotonic_ms + _STALLED_MS
+        return self._again_ms
+
+    def try_again(self, monotonic_ms: int) -> None:
+        """The disk may have room now."""
+        if 0 < self._again_ms <= monotonic_ms:
+            self.ready |= self._stalled
+            self._stalled.clear()
+            self._again_ms = 0
 
     def drain(self, slot: Slot, now_ms: int) -> None:
-        """What waits now that the attempt has ended. A process that outlived it cannot hold this up."""
+        """What waits now that the attempt has ended. A process that outlived it cannot hold this up. Raises
+        OSError where the disk has no room for it."""
         attempt = slot.attempt
         if attempt is None or attempt.log is None:
             return
@@ -135,6 +157,8 @@ class Pipes:
                 left = _LAST_BYTES
                 while left > 0 and (moved := attempt.log.move(stream, fd, left, now_ms)) > 0:
                     left -= moved
+                if attempt.log.stalled:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def release(self, slot: Slot) -> None:
         """No attempt has it (any more): keep it for another one, or close it."""
@@ -149,6 +173,7 @@ class Pipes:
     def close(self, slot: Slot) -> None:
         del self.slots[slot.number]
         for fd in slot.fds:
+            self._stalled.pop(fd, None)
             del self.by_fd[fd]
             self._epoll.unregister(fd)
             os.close(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections.abc import Iterator
 from itertools import count
@@ -100,4 +101,5 @@ class Roster:
 
     def tend_journal(self) -> None:
         if self.journal.large and not self.journal.gone:
-            self.journal.rewrite(self.turn, self.records())
+            with contextlib.suppress(OSError):  # on a full disk it stays as large as it is
+                self.journal.rewrite(self.turn, self.records())

@@ -36,7 +36,7 @@ def servers(json: AsJson = False) -> None:
 
         found = await servers(client)
         if json:
-            terminal.write_json(found)
+            terminal.write_json({"servers": found})
         else:
             terminal.table(
                 ["SERVER", "ADDRESS", "STATE", "LEADS", "UP SINCE", "LAG", "BUILD"],

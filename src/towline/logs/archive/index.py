@@ -25,6 +25,8 @@ CREATE TABLE IF NOT EXISTS sealed (segment INTEGER PRIMARY KEY, bytes INTEGER);
 CREATE TABLE IF NOT EXISTS removed (attempt TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _STEP_ROWS = 10_000
+PIECE_BYTES = 1024**2
+"""No piece is as long as that: nodes ship parts of 128 KiB at most."""
 
 
 class Extent(NamedTuple):
@@ -111,19 +113,14 @@ class Index:
         return Extent((sizes[0], sizes[1]), (ended[0], ended[1]))
 
     def pieces(self, attempt: str, stream: int, offset: int, limit: int) -> list[Piece]:
-        """Those that hold something from ``offset`` on, in order, at most ``limit``."""
-        before = self._rows(
-            "SELECT max(offset) FROM piece WHERE attempt = ? AND stream = ? AND offset <= ? AND length > 0",
-            attempt,
-            stream,
-            offset,
-        )[0][0]
+        """Those that hold something from ``offset`` on, in order, at most ``limit``. Pieces that two servers
+        have taken may overlap."""
         found = self._rows(
-            "SELECT * FROM piece WHERE attempt = ? AND stream = ? AND offset >= ? AND length > 0 "
+            "SELECT * FROM piece WHERE attempt = ? AND stream = ? AND offset > ? AND length > 0 "
             "AND offset + length > ? ORDER BY offset LIMIT ?",
             attempt,
             stream,
-            offset if before is None else before,
+            offset - PIECE_BYTES,
             offset,
             limit,
         )

@@ -33,6 +33,9 @@ from towline.store.port import Store
 
 T = TypeVar("T")
 
+TRIES_IN_VAIN = 6
+"""After so many tries in a row, some seconds, a server that has the lease lets others have it."""
+OTHERS_S = 3.0
 FLYING_S = 5.0
 """So long a leader that steps down waits for the commit that is under way; then its outcome is unknown."""
 
@@ -176,6 +179,7 @@ class Leader:
 
     async def _run(self) -> None:
         backoff_ms = self._settings.backoff_first_ms
+        in_vain = 0
         while not self._ending and self.stopped is None:
             before = self._commits
             if not await self._elected():
@@ -192,11 +196,19 @@ class Leader:
                 self._log.warning("stepping down", reason=str(error))
             finally:
                 self._step_down()
+            in_vain += 1
             if self._commits > before:
-                backoff_ms = self._settings.backoff_first_ms
+                backoff_ms, in_vain = self._settings.backoff_first_ms, 0
             if not self._ending:
-                await asyncio.sleep(backoff_ms / 1000)
+                await asyncio.sleep(max(backoff_ms / 1000, await self._let_others(in_vain)))
             backoff_ms = min(2 * backoff_ms, self._settings.backoff_max_ms)
+
+    async def _let_others(self, in_vain: int) -> float:
+        """A server that has the lease and cannot lead lets others try: for how many seconds."""
+        if in_vain % TRIES_IN_VAIN or in_vain == 0:
+            return 0.0
+        await self._lease.give_up()
+        return 0.0 if self._lease.held else OTHERS_S
 
     async def _elected(self) -> bool:
         """Wait for the lease; False where the end comes first."""

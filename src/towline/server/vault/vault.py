@@ -15,7 +15,7 @@ from towline.store.port import Sealed, Store
 
 KEY_FILE = "vault.key"
 
-_WORDS = {"secret": "secret", "registry": "login of registry"}
+_WORDS = {"secret": "secret", "registry": "login of registry", "authority": "cluster's authority"}
 _REMEDIES = {"secret": "tow secret set", "registry": "tow registry login"}
 
 
@@ -73,10 +73,10 @@ class Vault:
         try:
             return key.open(row.data, (namespace, kind, name)), row.user
         except WrongKey:
+            again = f"; or set it again: {_REMEDIES[kind]} {name}" if kind in _REMEDIES else ""
             raise VaultError(
                 f"The {_WORDS.get(kind, kind)} {name} was kept with another key than the one in "
-                f"{self._key_file}: put the old key back, or set it again: "
-                f"{_REMEDIES.get(kind, 'set')} {name}"
+                f"{self._key_file}: put the old key back, which all servers of a store share{again}"
             ) from None
         except Damaged:
             raise VaultError(

@@ -24,6 +24,7 @@ from towline.store.moving.tables import Row, Shape
 FORMAT = "towline-backup-1"
 _LENGTH_BYTES = 4
 _LONGEST_BYTES = 2**31
+_PIECE_BYTES = 2**20
 
 
 class Header(Struct, frozen=True, kw_only=True):
@@ -45,6 +46,18 @@ class Piece(Struct, frozen=True):
     total: int = 0
 
 
+def _check_whole(path: Path) -> None:
+    """Read all of it once, to the checksum at its end: nothing of a damaged file is ever used."""
+    try:
+        with gzip.GzipFile(path, "rb") as file:
+            while file.read(_PIECE_BYTES):
+                pass
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise StoreError(f"{path} is damaged, or no backup of Towline: {error}") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 class FileTarget:
     """A new file, written beside its place and put there whole. Raises StoreError where there is one."""
 
@@ -56,11 +69,15 @@ class FileTarget:
         self._total = 0
         try:
             handle = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            self._raw = os.fdopen(handle, "wb")
-            self._zip = gzip.GzipFile(fileobj=self._raw, mode="wb", compresslevel=1, mtime=0)
-            self._put(header)
         except OSError as error:
             raise self._broken(error) from error
+        self._raw = os.fdopen(handle, "wb")
+        self._zip = gzip.GzipFile(fileobj=self._raw, mode="wb", compresslevel=1, mtime=0)
+        try:
+            self._put(header)
+        except BaseException:
+            self.close()
+            raise
 
     def write(self, shape: Shape, rows: list[Row]) -> None:
         self._total += len(rows)
@@ -101,10 +118,8 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._zip = gzip.GzipFile(path, "rb")
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        _check_whole(path)
+        self._zip = gzip.GzipFile(path, "rb")
         self.header = self._header()
         self.shapes = self.header.shapes
         self.revision = self.header.revision
@@ -128,8 +143,8 @@ class FileSource:
             head = self._zip.read(_LENGTH_BYTES)
             length = int.from_bytes(head, "big")
             data = self._zip.read(length) if len(head) == _LENGTH_BYTES and length < _LONGEST_BYTES else b""
-        except (OSError, EOFError, zlib.error) as error:
-            raise StoreError(f"{self.path} is damaged, or no backup of Towline: {error}") from None
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read: {error.strerror or error}") from error
         if not data or len(data) != length:
             raise StoreError(f"{self.path} is damaged, or no backup of Towline: it ends too early")
         return data

@@ -157,6 +157,7 @@ async def upgrade(place: Place) -> tuple[str | None, str]:
     from towline.store.upgrade import prepare_sqlite, sqlite_revision
 
     with sqlite.explained(place):
+        place.touch(mode=0o600)
         connection = open_writer(place)
         try:
             found = sqlite_revision(connection, place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 
 from towline.errors import StoreError
@@ -22,7 +22,7 @@ _RAISE = "UPDATE pool SET term = greatest(term + 1, $1)"
 
 
 @contextmanager
-def explained(address: Address) -> Iterator[None]:
+def explained(address: Address) -> Generator[None]:
     """Errors of the driver as StoreError."""
     try:
         yield
@@ -42,7 +42,7 @@ class PostgresSource:
 
     async def open(self) -> None:
         with explained(self.address):
-            self._connection = await connect(self.address, **_SESSION)
+            self._connection = await connect(self.address, session=_SESSION)
             await self._connection.transaction(isolation="repeatable_read", readonly=True).start()
             found = await revision(self.address, self._connection)
         checked_revision(found, str(self.address))
@@ -72,7 +72,7 @@ class PostgresTarget:
 
     async def begin(self, revision: str) -> None:
         with explained(self.address):
-            self._connection = await connect(self.address, **_SESSION)
+            self._connection = await connect(self.address, session=_SESSION)
             await self._connection.execute("BEGIN")
             found = await locked_revision(self.address, self._connection)
             if found is None:

@@ -44,10 +44,10 @@ def shapes() -> list[Shape]:
     """Of all tables of this build's schema that are moved, in their order there."""
     return [
         Shape(
-            table.name,
-            tuple(column.name for column in table.columns),
+            str(table.name),
+            tuple(str(column.name) for column in table.columns),
             tuple(_kind(column.type) for column in table.columns),
-            tuple(column.name for column in table.primary_key),
+            tuple(str(column.name) for column in table.primary_key),
         )
         for table in metadata.tables.values()
         if table.name not in LEFT_OUT

@@ -70,7 +70,8 @@ def _cells(pool: str, changes: Changes) -> list[tuple[str, Sequence[Sequence[Any
             rows = [row for row in rows if row.name not in queues_gone]
         if rows:
             found.append((name, layout.encode(rows, pool)))
-    stay = {(row.job, row.task, row.lo) for row in changes.ranges} if changes.ranges_gone else set()
+    ranges = changes.ranges if changes.ranges_gone else []
+    stay = {(row.job, row.task, row.lo) for row in ranges}
     found.append(("ranges_gone", [key for key in changes.ranges_gone if key not in stay]))
     found.append(("queues_gone", [(pool, name) for name in changes.queues_gone]))
     found.append(("keys", [(*astuple(row), pool, None) for row in changes.keys]))

@@ -7,11 +7,11 @@ cancelled. What is idle is used again, the latest first, so that prepared statem
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
-import asyncpg
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
 from towline.errors import StoreError, TowlineError
 from towline.store.address import Address
@@ -20,9 +20,9 @@ from towline.store.postgresql.errors import EXPECTED, explain, is_lost, moved
 LEADERS, LEASES, OTHERS = 3, 1, 6
 """Connections for commits and terms, for leases, and for everything else."""
 CONNECT_S = 3.0
-COMMAND_S, LEASE_COMMAND_S = 30.0, 4.0
-"""A command that takes longer has failed, also where the network swallows what is sent. A lease does not last
-longer than a few seconds."""
+COMMAND_S, COMMIT_S, LEASE_COMMAND_S = 30.0, 10.0, 4.0
+"""A command that takes longer has failed, also where the network swallows what is sent: of a leader's commits
+and of leases sooner, for which others wait."""
 
 _CLOSE_S = 10.0
 
@@ -54,6 +54,7 @@ _OLDEST = 140_000
 
 Driver = Any
 """A connection of asyncpg, which ships no types."""
+_connected = cast("Callable[..., Any]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
 
 
 class Lane:
@@ -74,7 +75,7 @@ class Lane:
         return len(self._idle) + len(self._used)
 
     @asynccontextmanager
-    async def take(self) -> AsyncIterator[Driver]:
+    async def take(self) -> AsyncGenerator[Driver]:
         """A connection, for as long as the block runs. Raises StoreError; what the driver raises in
         the block goes through."""
         await self._wait()
@@ -170,13 +171,21 @@ class Connections:
     def lanes(self) -> Sequence[Lane]:
         return self.leaders, self.leases, self.others
 
+    async def reserve(self) -> None:
+        """Connect for a leader and for leases. Raises StoreError."""
+        for lane in (self.leaders, self.leases):
+            async with lane.take():
+                pass
+
     async def close(self) -> None:
         await asyncio.gather(*(lane.close() for lane in self.lanes))
 
 
-async def connect(address: Address, command_s: float | None = None, **session: str) -> Driver:
-    """A new connection to the server that takes writes, set and checked. Raises what the driver raises,
-    and StoreError for a server that does not keep what it has confirmed."""
+async def connect(
+    address: Address, command_s: float | None = None, session: Mapping[str, str] = SESSION
+) -> Driver:
+    """A new connection to the server that takes writes, with the settings ``session``, and checked. Raises
+    what the driver raises, and StoreError for a server that does not keep what it has confirmed."""
     *before, last = address.urls
     for url in before:
         # Each host has its own time: one that swallows everything takes none from the next.
@@ -185,16 +194,16 @@ async def connect(address: Address, command_s: float | None = None, **session: s
     return await _connect(address, last, command_s, session)
 
 
-async def _connect(address: Address, url: str, command_s: float | None, session: dict[str, str]) -> Driver:
-    connection: Driver = await asyncpg.connect(
+async def _connect(address: Address, url: str, command_s: float | None, session: Mapping[str, str]) -> Driver:
+    connection: Driver = await _connected(
         url,
         timeout=CONNECT_S,
         command_timeout=command_s,
-        # As many statements as there are, for good: each is prepared once in a connection's life.
-        statement_cache_size=1_000,
+        # For good: what is used often is prepared once in a connection's life.
+        statement_cache_size=300,
         max_cached_statement_lifetime=0,
         max_cacheable_statement_size=0,
-        server_settings=SESSION | session,
+        server_settings=dict(session),
         target_session_attrs="read-write",
     )
     try:

@@ -15,7 +15,7 @@ from towline.store.delivery.rows import DeliveryRow
 from towline.store.port import Reservation
 from towline.store.postgresql import writes
 from towline.store.postgresql.commit import Written, written
-from towline.store.postgresql.connections import Connections, Driver, Lane
+from towline.store.postgresql.connections import COMMIT_S, Connections, Driver, Lane
 from towline.store.postgresql.errors import EXPECTED, explain, not_text
 from towline.store.postgresql.running import changed_each, run, run_in_snapshot
 from towline.store.postgresql.texts import without_zeros
@@ -29,6 +29,12 @@ from towline.store.sql.reading import SqlFacts
 
 T = TypeVar("T")
 Work = Callable[[Driver], Awaitable[T]]
+
+
+def _heard(task: asyncio.Future[Any]) -> None:
+    """A failure of what nobody waits for any more is no news."""
+    if not task.cancelled():
+        task.exception()
 
 
 class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
@@ -52,7 +58,10 @@ class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
         return sum(lane.open for lane in self._connections.lanes)
 
     async def open(self) -> None:
+        """As the port says; a leader's connection and the leases' are there from now on, however many others
+        want some of the database later."""
         await prepare(self.address)
+        await self._connections.reserve()
 
     async def close(self) -> None:
         """Finish what was handed over and close the connections."""
@@ -66,7 +75,9 @@ class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
         if self._closed:
             raise StoreError("the store is closed")
         if writing:
-            return await asyncio.shield(asyncio.ensure_future(self._done(lane, work, doubtful=True)))
+            doing = asyncio.ensure_future(self._done(lane, work, doubtful=True))
+            doing.add_done_callback(_heard)
+            return await asyncio.shield(doing)
         return await self._done(lane, work, doubtful=False)
 
     async def _done(self, lane: Lane, work: Work[T], *, doubtful: bool) -> T:
@@ -148,13 +159,15 @@ class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
 async def _send(connection: Driver, ready: Written) -> int:
     """How many rows the fence found."""
     try:
-        return await connection.fetchval(ready.sql, *ready.values)
+        return await connection.fetchval(ready.sql, *ready.values, timeout=COMMIT_S)
     except Exception as error:
         if not not_text(error):
             raise
     # Refused before anything was run: no text with the character 0 is ever bound.
-    return await connection.fetchval(ready.sql, *map(_column_without_zeros, ready.values))
+    values = map(_column_without_zeros, ready.values)
+    return await connection.fetchval(ready.sql, *values, timeout=COMMIT_S)
 
 
 def _column_without_zeros(column: Any) -> Any:
-    return tuple(map(without_zeros, column)) if isinstance(column, tuple) else without_zeros(column)
+    many: Any = column
+    return tuple(map(without_zeros, many)) if isinstance(column, tuple) else without_zeros(column)

@@ -6,15 +6,20 @@ driver. A lock that only this takes makes servers that start at once go one afte
 
 from __future__ import annotations
 
+import asyncio
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+
 from towline.errors import StoreError
 from towline.store.address import Address
 from towline.store.migrations import HEAD
-from towline.store.postgresql.connections import Driver, connect
+from towline.store.postgresql.connections import SESSION, Driver, connect
 from towline.store.postgresql.errors import EXPECTED, explain
 from towline.store.upgrade import check_known, check_open, script
 
+TRIES, LOCK_MS, PAUSE_S = 30, 2_000, 1.0
 _LOCK = 0x746F776C0001
-SESSION_OF_UPGRADES = {
+SESSION_OF_UPGRADES = SESSION | {
     "statement_timeout": "0",
     "lock_timeout": "60s",
     "idle_in_transaction_session_timeout": "60s",
@@ -29,7 +34,7 @@ async def prepare(address: Address) -> str | None:
     """Create or upgrade the schema; cheap where nothing is to be done. Returns the revision that was there,
     None for an empty database. Raises StoreError."""
     try:
-        connection = await connect(address, **SESSION_OF_UPGRADES)
+        connection = await connect(address, session=SESSION_OF_UPGRADES)
         try:
             return await _prepare(address, connection)
         finally:
@@ -42,12 +47,28 @@ async def _prepare(address: Address, connection: Driver) -> str | None:
     found = await revision(address, connection)
     if not _serves(found, address, await _oldest(connection)):
         script(found)  # what takes long is done before the lock
-        async with connection.transaction():
-            found = await locked_revision(address, connection)
-            if not _serves(found, address, await _oldest(connection)):
-                await connection.execute(script(found))
+        found = await _upgraded(address, connection)
     check_open(await connection.fetchval("SELECT max(reason) FROM closure"), str(address))
     return found
+
+
+async def _upgraded(address: Address, connection: Driver) -> str | None:
+    """Returns the revision before. Servers work on meanwhile: a change that does not get its table soon lets
+    them pass, since whoever comes later waits behind it, and is tried again."""
+    tries = 0
+    while True:
+        try:
+            async with connection.transaction():
+                found = await locked_revision(address, connection)
+                if not _serves(found, address, await _oldest(connection)):
+                    await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
+                    await connection.execute(script(found))
+                return found
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            tries += 1
+            if tries == TRIES:
+                raise
+        await asyncio.sleep(PAUSE_S)
 
 
 async def locked_revision(address: Address, connection: Driver) -> str | None:

@@ -126,7 +126,9 @@ async def expire_job(connection: Driver, job: str, before_ms: int) -> bool:
 async def expire_events(connection: Driver, stream: str, before_ms: int) -> bool:
     """Delete a bounded number of the oldest events; True once none before ``before_ms`` is first."""
     oldest = text(statements.oldest_events)
-    rows = await connection.fetch(oldest.sql, *oldest.bound({"stream": stream, "count": _ROWS_A_TURN}))
+    rows: list[Any] = await connection.fetch(
+        oldest.sql, *oldest.bound({"stream": stream, "count": _ROWS_A_TURN})
+    )
     old = list(takewhile(lambda row: row[1] < before_ms, rows))
     if old:
         await changed(connection, statements.delete_events, {"stream": stream, "through": old[-1][0]})

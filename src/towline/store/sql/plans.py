@@ -5,7 +5,7 @@ A plan knows no driver. Each store runs it in its own way, the whole of it in on
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,7 +46,7 @@ def first(make: Callable[..., Any], values: Mapping[str, Any]) -> Plan[Cells | N
     return next(iter((yield Ask(make, values))), None)
 
 
-class Running:
+class Running(ABC):
     """What a store has to bring: the parts of the port that are mixed into it say everything with these.
 
     ``urgent`` is what must not wait behind anything slow."""

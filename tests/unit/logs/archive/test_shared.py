@@ -3,6 +3,7 @@ by two."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,3 +102,19 @@ def test_what_another_server_has_removed_is_gone_here_too(pair: tuple[Shared, Sh
     one.archive.catch_up()
     assert one.archive.sealed() == {} and one.text(A) == b""
     assert one.archive.was_removed(A)
+
+
+def test_pieces_of_two_servers_may_overlap_in_any_way(pair: tuple[Shared, Shared]) -> None:
+    """Each has cut the same output into other parts."""
+    text = bytes(range(65, 91)) * 8
+    for each, cuts in zip(pair, ((0, 100, 120, 208), (0, 180, 208)), strict=True):
+        for begin, end in itertools.pairwise(cuts):
+            assert each.append(frame(A, begin, text[begin:end])) == [None]
+    for each in pair:
+        each.wait_until_away()
+    for each in pair:
+        each.archive.catch_up()
+        assert each.text(A) == text
+        for offset in range(len(text)):
+            found = each.archive.read(A, 0, offset, 7)
+            assert (found.offset, found.data) == (offset, text[offset : offset + 7])
