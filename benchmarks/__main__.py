@@ -29,7 +29,7 @@ from benchmarks import (
     throughput,
     usage,
 )
-from benchmarks.clusters import finished, links, rates
+from benchmarks.clusters import finished, links, rates, takeover
 from benchmarks.figures import Options, Report, table, verdict
 
 BENCHMARKS: dict[str, Callable[[Options], Report]] = {
@@ -55,6 +55,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "cluster-crun": rates.crun,
     "links": links.run,
     "finished": finished.run,
+    "takeover": takeover.run,
 }
 
 

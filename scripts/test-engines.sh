@@ -19,6 +19,8 @@ if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
     sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' "$settings"
     missing="$missing postgresql"
 fi
+[ -e /usr/share/java/zookeeper.jar ] || missing="$missing zookeeper"
+command -v java >/dev/null 2>&1 || missing="$missing default-jre-headless"
 [ -n "$missing" ] || exit 0
 # shellcheck disable=SC2086 # a list of packages
 exec "$(dirname "$0")/apt-install.sh" $missing

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from tests.e2e import faults
@@ -18,6 +21,7 @@ from tests.e2e.fleet import Machine, Stamps
 from tests.e2e.home import until
 from tests.e2e.several import Server, Several
 from tests.e2e.test_recovery_torture import Torture, endure
+from tests.postgres import DATABASE, USER, programs
 
 from towline.cli.dev.network import entered
 
@@ -31,6 +35,8 @@ TIMES = {
     "TOWLINE_LOST_AFTER_KEEP": "4s",
     "TOWLINE_MAINTENANCE": "12s",
 }
+CROWD = 60
+"""As many connections as PostgreSQL takes."""
 pytestmark = [
     pytest.mark.containers,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are for root"),
@@ -58,8 +64,11 @@ class OfServers(Torture):
             self.kill_two,
             self.freeze_follower,
             self.kill_follower,
+            self.flap_leader_to_store,
+            self.part_from_leader,
             self.restart_store,
             self.freeze_store,
+            self.crowd_store,
             self.drain,
         ]
 
@@ -132,6 +141,27 @@ class OfServers(Torture):
         self._back()
         return f"leader's {' and '.join(chains)} cut for {lasted_s:.1f} s"
 
+    def flap_leader_to_store(self, _: Machine) -> str:
+        server, times, until_s = self.fleet.leader(), 0, time.monotonic() + self.chance.uniform(2, 12)
+        while time.monotonic() < until_s:
+            server.cut_from_store()
+            time.sleep(self.chance.uniform(0.1, 3))
+            server.heal()
+            time.sleep(self.chance.uniform(0.1, 2))
+            times += 1
+        self._back()
+        return f"leader cut off from the store {times} times"
+
+    def part_from_leader(self, _: Machine) -> str:
+        """A server does not reach the one that leads, but all else."""
+        server, leader = self.chance.choice(self.fleet.followers()), self.fleet.leader()
+        words = ["-d", leader.address.rpartition(":")[0], "-j", "DROP"]
+        subprocess.run([*entered(server.space), "iptables", "-A", "OUTPUT", *words], check=True)
+        lasted_s = self._while()
+        server.heal()
+        self._back()
+        return f"a follower did not reach the leader for {lasted_s:.1f} s"
+
     def restart_store(self, _: Machine) -> str:
         self.fleet.postgres.stop(self.chance.choice((signal.SIGINT, signal.SIGQUIT)))
         lasted_s = self._while()
@@ -148,6 +178,31 @@ class OfServers(Torture):
             os.kill(pid, signal.SIGCONT)
         self._back()
         return f"store frozen for {lasted_s:.1f} s"
+
+    def crowd_store(self, _: Machine) -> str:
+        """Somebody else has taken all connections, those of the servers as well."""
+        postgres = self.fleet.postgres
+        psql = [str(programs() / "psql"), "-h", str(postgres.folder), "-U", USER, "-d", DATABASE, "-qAtX"]
+        own = postgres.run("SELECT pid FROM pg_stat_activity WHERE application_name = 'towline'").split()
+        others: list[subprocess.Popen[bytes]] = []
+        for ended in ([], own):  # what the servers had is taken before they are back
+            for pid in map(int, ended):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            others += [
+                subprocess.Popen([*psql, "-c", "SELECT pg_sleep(600)"], stderr=subprocess.DEVNULL)
+                for _ in range(CROWD)
+            ]
+        lasted_s = self._while()
+        for process in others:
+            process.kill()
+            process.wait()
+        for pid in postgres.children():  # they would sleep on
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                if b"[local] SELECT" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGTERM)
+        self._back()
+        return f"store's connections taken by others for {lasted_s:.1f} s"
 
 
 @pytest.fixture

@@ -66,6 +66,8 @@ class ServerRow(Struct, frozen=True, kw_only=True):
     """How long it trusts a lease: nobody else claims one of its own before."""
     files: str = ""
     """The folder of its own that output and artifacts are in; empty: all servers reach them."""
+    coordination: str = ""
+    """Where it looks for leases, without a password; empty: in the store."""
 
 
 class PoolLease(NamedTuple):

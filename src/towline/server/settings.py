@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from towline.coordination.zookeeper import Ensemble
 from towline.core.lease import Silence, check_times
 from towline.errors import RequestError, WrongSetting
 from towline.identity.joining import PORT
@@ -42,6 +43,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pool: str = "default"
     store_url: str = ""
     """``postgresql://USER@HOST/DATABASE``, which several servers may share; empty: SQLite in the home."""
+    coordination_url: str = ""
+    """``zk://HOST1,HOST2,HOST3/PATH``: where servers that share a store keep their leases; empty: in it."""
     listen: str = ""
     """HOST:PORT where other machines reach this server, over TLS; empty: nowhere."""
     address: str = ""
@@ -109,14 +112,20 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 host_and_port(getattr(self, name), name)
         if self.store_url:
             Address(self.store_url)
+        if self.coordination_url:
+            Ensemble(self.coordination_url)
         if self.backoff_first_ms > self.backoff_max_ms:
             raise ValueError(
                 f"backoff_first_ms ({self.backoff_first_ms}) is above backoff_max_ms "
                 f"({self.backoff_max_ms}): lower the first or raise the second"
             )
 
-    def check_lease(self) -> None:
+    def check_together(self) -> None:
         """Raises ValueError, which names the settings, where they do not go together."""
+        if self.coordination_url and not self.store_url:
+            raise ValueError(
+                "coordination_url is set, but store_url is not: leases are of servers that share a store"
+            )
         lease, silence = self.lease, self.silence
         check_times(lease.lease_ms, lease.grace_ms, silence.lost_after_ms)
         shortest = min((lease.lease_ms, "node_lease"), (silence.keep_ms, "lost_after_keep"))
@@ -251,7 +260,7 @@ def read_settings(
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
     settings = _settings(values, home, "the settings together", strict=True)
     try:
-        settings.check_lease()
+        settings.check_together()
     except ValueError as error:
         raise WrongSetting(f"the settings together: {error}") from None
     return settings
@@ -268,7 +277,8 @@ def _from_toml(file: Path) -> dict[str, Any]:
 
 
 def _flat(found: dict[str, Any]) -> dict[str, Any]:
-    """``store.url``, or ``url`` in a table ``[store]``, is the setting ``store_url``."""
+    """``store.url``, or ``url`` in a table ``[store]``, is the setting ``store_url``; so is
+    ``coordination.url``."""
     flat: dict[str, Any] = {}
     for name, value in found.items():
         if isinstance(value, dict):

@@ -393,6 +393,7 @@ server = Table(
     _number("beats"),
     _number("lease_ms"),
     _text("files"),
+    _text("coordination"),
     sqlite_with_rowid=False,
 )
 

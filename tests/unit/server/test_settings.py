@@ -82,6 +82,12 @@ def test_shorter_leases_and_losses_may_come_from_several_places(tmp_path: Path) 
         ('maintenance = "soon"', {}, "maintenance is 'soon': a time is"),
         ('heartbeat = "1ms"', {}, "heartbeat is '1ms': write 100ms to 1d"),
         ("backoff_first_ms = 900", {"TOWLINE_BACKOFF_MAX_MS": "800"}, "backoff_first_ms.*backoff_max_ms"),
+        ('coordination.url = "zk://a/t"', {}, "coordination_url is set, but store_url is not"),
+        (
+            'coordination_url = "etcd://a/t"',
+            {},
+            "coordination_url has to be like zk://HOST1,HOST2,HOST3/towline",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, toml: str, environ: dict[str, str], words: str) -> None:

@@ -15,6 +15,7 @@ from litestar.types import ASGIApp
 
 from towline.build import build
 from towline.coordination.storelease import Leases, StoreLease
+from towline.coordination.zookeeper import Ensemble, ZooKeeperLeases
 from towline.core.leadership import ServerRow
 from towline.errors import WrongSetting
 from towline.identity.joining import bracketed
@@ -41,6 +42,7 @@ class Joined:
 
     def __init__(self, settings: Settings, store: Store, authority: Authority) -> None:
         host, port = settings.reached_at()
+        ensemble = Ensemble(settings.coordination_url) if settings.coordination_url else None
         row = ServerRow(
             id=secrets.token_hex(ID_BYTES),
             name=socket.gethostname(),
@@ -49,11 +51,13 @@ class Joined:
             started_at=time.time_ns() // 1_000_000,
             lease_ms=settings.leadership_ms,
             files=settings.own_files,
+            coordination="" if ensemble is None else str(ensemble),
         )
         self.row = row
         self._pool = settings.pool
         self._store = store
-        self.leases = Leases(store, row)
+        self._zookeeper = None if ensemble is None else ZooKeeperLeases(ensemble, store)
+        self.leases = Leases(self._zookeeper or store, row)
         self._carrying = Carrying(authority, row.id)
         self._following: Following | None = None
         self._archive: Archive | None = None
@@ -68,8 +72,11 @@ class Joined:
         return self.leases.alone
 
     async def open(self) -> None:
-        """The pool has to be there before anybody can lead it. Raises StoreError."""
+        """The pool has to be there before anybody can lead it. Raises StoreError, and OperatorError for a
+        ZooKeeper that cannot be used."""
         await self._store.pool_create(self._pool)
+        if self._zookeeper is not None:
+            await self._zookeeper.open()
 
     def follow(self, feed: Feed, reloads: Sequence[Reload]) -> None:
         self._following = Following(feed, self._store, self.leases, reloads)
@@ -112,17 +119,24 @@ class Joined:
 
     async def _keep_checking(self) -> None:
         while True:
-            self._check_files()
+            self._check_others()
             await asyncio.sleep(CHECK_S)
 
-    def _check_files(self) -> None:
-        """Of two servers that do not have each other's files the younger one ends."""
+    def _check_others(self) -> None:
+        """Of two servers that do not go together the younger one ends."""
         for peer in self.leases.peers():
             other = peer.row
             if other.id == self.row.id or not peer.live or other.id not in self.leases.beating:
                 continue
-            own = self.row.files or other.files
-            if own and (self.row.started_at, self.row.id) > (other.started_at, other.id):
+            if (self.row.started_at, self.row.id) < (other.started_at, other.id):
+                continue
+            if other.coordination != self.row.coordination:
+                raise WrongSetting(
+                    f"this server looks for leases in {self.row.coordination or 'the store'}, and "
+                    f"{other.name} at {other.address} in {other.coordination or 'the store'}: set "
+                    "coordination_url to the same on both"
+                )
+            if own := self.row.files or other.files:
                 whose = "this server" if self.row.files else f"the server {other.name} at {other.address}"
                 raise WrongSetting(
                     f"{whose} keeps output and artifacts in {own}, which other servers do not reach, and "
@@ -132,6 +146,8 @@ class Joined:
 
     async def close(self) -> None:
         await self.leases.close()
+        if self._zookeeper is not None:
+            await self._zookeeper.close()
         with contextlib.suppress(OSError):
             await self._carrying.close()
 

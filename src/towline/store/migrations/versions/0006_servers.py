@@ -45,5 +45,6 @@ def upgrade() -> None:
         _number("beats"),
         _number("lease_ms"),
         _text("files"),
+        _text("coordination"),
         sqlite_with_rowid=False,
     )
