@@ -273,7 +273,7 @@ class Link:
         self._moves = self._moves + 1 if moved else 0
         bound_s = self._pauses.bound_s(self._tries, self._crowded)
         if self._retry_s is not None and self._tries < SOON_TRIES:  # it was told when, as others were
-            bound_s = self._pauses.first_s
+            bound_s = self._pauses.first_s / 2
         wait_s = random.uniform(0, bound_s) + (self._retry_s or 0)
         if not moved and not more:
             await asyncio.sleep(wait_s)

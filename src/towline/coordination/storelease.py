@@ -37,6 +37,8 @@ FORGET_MS = 600_000
 """A server that has not beaten for so long is not told of any more."""
 SETTLE_MS = 30_000
 """Between two pools that a server hands over."""
+TAKING_OVER_MS = 100
+"""What loading a pool takes, where it is a small one."""
 GIVE_UP_S = 2.0
 """What a server that stops waits for the store to hear of it."""
 
@@ -181,7 +183,9 @@ class Leases:
     def free_in_ms(self, pool: str) -> int:
         """After how long at most a pool that has no leader may have one: for who asks when to come again."""
         known = self._seen.get(pool)
-        if known is None or known.value[0] in (NOBODY, self.id):
+        if known is not None and known.value[0] == self.id:
+            return TAKING_OVER_MS
+        if known is None or known.value[0] == NOBODY:
             return self._look_ms
         return max(self._look_ms, known.since_ms + self._length_ms(known) - self.clock())
 
@@ -199,9 +203,19 @@ class Leases:
         try:
             while True:
                 await self._turn()
-                await asyncio.sleep(self._look_ms / 1000)
+                await asyncio.sleep(self._next_look_ms() / 1000)
         finally:
             watching.cancel()
+
+    def _next_look_ms(self) -> int:
+        """Sooner where a lease that this server waits for is about to be free."""
+        waits = [self._look_ms]
+        for pool, known in self._seen.items():
+            own = self._own.get(pool)
+            if own is not None and own.wanted and known.value[0] not in (NOBODY, self.id):
+                left_ms = known.since_ms + self._length_ms(known) - self.clock()
+                waits += [left_ms] if left_ms > 0 else []
+        return min(waits)
 
     async def _watch(self) -> None:
         """What is held ends by the clock, also where the store hangs."""
