@@ -102,7 +102,7 @@ class Simulation:
         random = self.world.random
         for pool in self.pools:
             yield pool, 4000
-        more = random.randint(1, 6) if random.random() < 0.97 else random.randint(7, MOST_NODES - 4)
+        more = random.randint(2, 6) if random.random() < 0.97 else random.randint(7, MOST_NODES - 2)
         for _ in range(more):
             yield random.choice(self.pools), random.choice((1000, 2000, 4000))
 
