@@ -123,8 +123,8 @@ class Clients:
     def ended(self, pool: str, job: str) -> None:
         """What did not succeed is run again, by several people at once, each with what they have read."""
         random = self.world.random
-        if self.world.faulty and random.random() < 0.5:
-            for _ in range(random.choice((1, 2, 3))):
+        if self.world.faulty and random.random() < 0.6:
+            for _ in range(random.choice((1, 2, 3, 4))):
                 self.world.after(random.randrange(50 * MS), self._retry, pool, job)
 
     def _retry(self, pool: str, job: str) -> None:

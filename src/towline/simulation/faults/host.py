@@ -50,7 +50,8 @@ class Host:
         self._frozen = self._down = False
         self._held: list[Callable[[], None]] = []
         """What a frozen supervisor was told, and ends that it has not seen."""
-        self._leased: dict[str, None] = {}
+        self._leased: dict[str, int] = {}
+        """What lives by the lease, and until when at most."""
         self._running: dict[str, str | None] = {}
         """Live containers, with the reason for which each is being ended."""
 
@@ -62,10 +63,9 @@ class Host:
     def supervised(self) -> bool:
         return not self._down
 
-    @property
-    def lives_by_lease(self) -> bool:
-        """Whether anything does."""
-        return bool(self._leased)
+    def lives_by_lease(self, for_us: int = 0) -> bool:
+        """Whether anything does, and will for so long if nothing ends it."""
+        return any(until_us >= self.world.now_us + for_us for until_us in self._leased.values())
 
     @property
     def idle(self) -> bool:
@@ -103,7 +103,7 @@ class Host:
             self._note(attempt, AttemptState.LOST.value, Reason.LEASE_EXPIRED.value, None)
             return
         if plan.lease_ms:
-            self._leased[attempt] = None
+            self._leased[attempt] = self.world.now_us + plan.length_us
         self._running[attempt] = None
         now_ms = self.clocks.now_ms()
         self.journal[attempt] = AttemptUpdate(attempt=attempt, state=RUNNING, started_at=now_ms)

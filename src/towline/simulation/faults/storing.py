@@ -20,7 +20,7 @@ from towline.store.memory import MemoryStore
 STORE = "store"
 PATIENCE_S = 4.0
 """After so long a server gives up what it has asked for."""
-FAILS, HALF_KNOWN = 0.003, 0.003
+FAILS, HALF_KNOWN, OLD_RECORD = 0.003, 0.003, 0.5
 CHANGING = ("commit", "raise_term", "reserve", "lease_take", "lease_renew", "lease_release")
 
 
@@ -97,7 +97,7 @@ class StoreClient:
         process, database = self._process, self._database
         answer = database.carry_out(process.name, name, args)
         delay_us = 0
-        if name == "record" and database.world.chance("a record grows old", 0.3):
+        if name == "record" and database.world.chance("a record grows old", OLD_RECORD):
             delay_us = database.world.random.randrange(3_800 * MS)
         said = (STORE, process.name, f"{name} done", self._answer, answered, answer)
         database.world.after(delay_us, database.network.post, *said)

@@ -16,6 +16,7 @@ FIRST_US, LAST_US = 100 * MS, 4 * SECOND
 TEMPERS = (0.0, 0.3, 1.0, 1.0, 3.0)
 """By what each kind of fault is more or less likely in one history."""
 RECOVERY_US = 8 * SECOND
+LONG_US = 32 * SECOND
 STEPS = 60
 """A server that is to die dies within so many of its steps."""
 
@@ -47,7 +48,7 @@ class Trouble:
         self._kinds: list[tuple[float, str, Callable[[], None]]] = [
             (3.0, "a link breaks", self._break_link),
             (2.0, "a node is cut off", self._cut_node),
-            (1.5, "a node is heard late, and then cut off", self._lag_and_cut),
+            (2.0, "a node is heard late, and then cut off", self._lag_and_cut),
             (2.0, "a way is slow", self._slow_way),
             (1.5, "a server is cut off from the store", self._cut_store),
             (0.7, "a server is cut off from a node", self._cut_server_node),
@@ -135,7 +136,7 @@ class Trouble:
 
     def _node(self) -> Node:
         """One on which something lives by its lease, more often than not."""
-        leased = [node for node in self.nodes if node.host.lives_by_lease]
+        leased = [node for node in self.nodes if node.host.lives_by_lease()]
         random = self.world.random
         return random.choice(leased if leased and random.random() < 0.7 else self.nodes)
 
@@ -154,7 +155,8 @@ class Trouble:
     def _lag_and_cut(self) -> None:
         """First what it is told comes late, then nobody hears it: what it was told last it may hear yet."""
         random = self.world.random
-        node = self._node()
+        long = [node for node in self.nodes if node.host.lives_by_lease(LONG_US)]
+        node = random.choice(long) if long else self._node()
         there, back = self._ways_of(node)
         lag_us = random.randrange(SECOND, 5 * SECOND)
         if random.random() < 0.7:  # who leads then will find it lost, unless another one follows
@@ -165,7 +167,7 @@ class Trouble:
         for_us = self._long_us()
         cut = random.choice((there, there, [*there, *back]))
         self.world.after(cut_after_us, self._cut, cut, for_us)
-        if random.random() < 0.5:  # and what it is told then it reads even later
+        if random.random() < 0.7:  # and what it is told then it reads even later
             self.world.after(cut_after_us, node.agent_freezes, random.randrange(2 * SECOND, 12 * SECOND))
         for way in back:
             self.world.after(cut_after_us + for_us, self.network.slow, way, 0)
