@@ -212,7 +212,12 @@ class Several(Fleet):
         return [server for server in self.up if server is not leader]
 
     def situation(self) -> str:
-        found = [f"== {one.name}\n{one.log[-6000:]}" for one in self.servers if one.process is not None]
+        found = [
+            f"== {one.name}, pid {one.process.pid}, status {one.process.poll()}, {_how(one.process.pid)}\n"
+            f"{one.log[-6000:]}"
+            for one in self.servers
+            if one.process is not None
+        ]
         logs = [*self.folder.glob("*/agent.log"), *self.folder.glob("*/node/keeper.log")]
         found += [f"== {log}\n{log.read_text()[-3000:]}" for log in logs if log.exists()]
         return "\n".join(found)
@@ -231,6 +236,15 @@ class Several(Fleet):
             assert self._relay.stdout is not None
             self._relay.stdout.close()
         self.postgres.remove()
+
+
+def _how(pid: int) -> str:
+    """What the kernel says of a process."""
+    try:
+        found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "gone"
+    return f"state {found[0]}, {found[11]} and {found[12]} ticks"
 
 
 async def relay(host: str, port: int, target: str) -> None:

@@ -234,7 +234,8 @@ class PoolSnapshot(Struct, kw_only=True):
     ``elements`` and ``ranges`` are those of unfinished jobs; ``ended`` gives, for each of their
     tasks, the placed elements that have ended, as ranges ``(job, task, state, lo, hi)``;
     ``elements`` holds only those that have not. ``attempts`` are the unfinished ones and the
-    newest of elements that are queued again.
+    newest of elements that are queued again. ``set_aside`` are jobs that are left out of all of it,
+    since other rows of theirs do not decode.
     """
 
     pool: str
@@ -243,6 +244,7 @@ class PoolSnapshot(Struct, kw_only=True):
     event_no: int
     job_seq: int
     jobs: list[JobRow] = []
+    set_aside: list[JobRow] = []
     specs: list[SpecRow] = []
     tasks: list[TaskRow] = []
     elements: list[ElementRow] = []

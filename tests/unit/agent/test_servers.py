@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from towline.agent.cluster.servers import Servers
+from towline.agent.cluster.servers import MOST_KNOWN, Servers
 
-A, B, C = (f"https://{name}:7443" for name in "abc")
+A, B, C, D = (f"https://{name}:7443" for name in "abcd")
 
 
 def test_each_is_asked_in_its_turn_the_last_leader_first() -> None:
@@ -43,6 +43,16 @@ def test_what_servers_tell_is_kept_and_the_first_one_never_forgotten() -> None:
     servers.heard_of((C, B))
     servers.heard_of(())
     assert kept == [(B, C)]
-    assert servers.all == (B, C, A) and servers.several
-    servers.also((C, "https://d:1"))
-    assert servers.all == (B, C, A, "https://d:1")
+    servers.heard_of((D,))
+    assert kept[1:] == [(D, B, C)]
+    servers.heard_of((B, C))
+    assert servers.all == (B, C, D, A)
+    for number in range(30):
+        servers.heard_of((f"https://{number}:1", B))
+    assert len(servers.all) == MOST_KNOWN + 1 and servers.all[:2] == ("https://29:1", B)
+
+
+def test_servers_of_the_settings_stay_known() -> None:
+    servers = Servers(A, told=(B, C))
+    servers.also((C, D))
+    assert servers.all == (B, C, A, D)

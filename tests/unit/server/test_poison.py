@@ -191,6 +191,7 @@ async def test_a_job_that_does_not_load_is_set_aside_alone(tmp_path: Path) -> No
     class Damaged(FaultyStore):
         async def load(self, pool: str, term: int):  # type: ignore[no-untyped-def]
             snapshot, undecodable = await super().load(pool, term)
+            snapshot.set_aside = [row for row in snapshot.jobs if row.id == "j-bad"]
             snapshot.jobs = [row for row in snapshot.jobs if row.id != "j-bad"]
             snapshot.tasks = [row for row in snapshot.tasks if row.job != "j-bad"]
             snapshot.specs = [row for row in snapshot.specs if row.job != "j-bad"]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+MOST_KNOWN = 16
+
 
 class Servers:
     """URLs, ``https://HOST:PORT``. ``first`` stays known whatever servers say; ``told`` are those of last
@@ -74,9 +76,10 @@ class Servers:
         self.heard_of(told)
 
     def heard_of(self, told: Sequence[str]) -> None:
-        """A server has told of all that are up; the order means nothing."""
-        if told and set(told) != set(self._told):
-            self._told = tuple(told)
+        """A server has told of all that are up; the order means nothing. Others that were known stay known,
+        behind these: one that was away when this was said may be the next leader."""
+        if told and not set(told) <= set(self._told[: len(told)]):
+            self._told = tuple(dict.fromkeys([*told, *self._told]))[:MOST_KNOWN]
             self._keep(self._told)
 
     def moved(self, leader: str) -> bool:

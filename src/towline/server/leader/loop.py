@@ -20,9 +20,8 @@ from towline.coordination.port import ForLife, Lease
 from towline.core.commands import Command, Order, Tick
 from towline.core.placement.choosing.rules import Rules
 from towline.core.pool import Pool
-from towline.core.rows import Changes, JobRow, PoolSnapshot
+from towline.core.rows import Changes, PoolSnapshot
 from towline.errors import OperatorError, RetryError, StaleTerm, StoreError, Unavailable
-from towline.identity.roles import DEFAULT
 from towline.model.states import JobState, Reason
 from towline.server.leader.aftermath import Aftermath
 from towline.server.leader.batch import Answered, Applier, Batch, Entry, PoisonedEntry
@@ -231,13 +230,13 @@ class Leader:
         self._commit_no = snapshot.commit_no
         self.term = term
         self._audience.leading(term, snapshot)
-        await self._set_aside(pool, undecodable)
+        await self._set_aside(pool, snapshot, undecodable)
         self._applier = Applier(pool, self._in_hand, self._aftermath)
         self._pool = pool
         self.ready.set()
         self._log.info("leading", term=term, jobs=len(snapshot.jobs), active=pool.active_count)
 
-    async def _set_aside(self, pool: Pool, undecodable: dict[str, str]) -> None:
+    async def _set_aside(self, pool: Pool, snapshot: PoolSnapshot, undecodable: dict[str, str]) -> None:
         """The first commit of a leader: jobs that it cannot carry on."""
         batch = Batch()
         for command in self._aftermath.quarantines():
@@ -246,17 +245,12 @@ class Leader:
         assert batch.changes is not None
         for job, what in undecodable.items():
             self._log.error("a job does not load", job=job, what=what)
-            batch.changes.jobs += await self._unreadable(job, what)
+        for row in snapshot.set_aside:
+            row.state, row.reason = JobState.QUARANTINED.value, Reason.INTERNAL_ERROR.value
+            row.message = f"Its record in the store cannot be read: {undecodable[row.id]}"
+            batch.changes.jobs.append(row)
         await self._commit(batch)
         await self._aftermath.settled(self._store)
-
-    async def _unreadable(self, job: str, what: str) -> list[JobRow]:
-        """The row of a job that is no part of the pool, since its other rows do not load."""
-        rows = [row for row in await self._store.find_jobs(DEFAULT, job) if row.id == job]
-        for row in rows:
-            row.state, row.reason = JobState.QUARANTINED.value, Reason.INTERNAL_ERROR.value
-            row.message = f"Its record in the store cannot be read: {what}"
-        return rows
 
     def _step_down(self) -> None:
         self._pool = self._applier = None

@@ -128,6 +128,7 @@ class Joined:
 
 def _without(snapshot: PoolSnapshot, damaged: dict[str, str]) -> PoolSnapshot:
     if damaged:
+        snapshot.set_aside = [row for row in snapshot.jobs if row.id in damaged]
         snapshot.jobs = [row for row in snapshot.jobs if row.id not in damaged]
         snapshot.ended = [row for row in snapshot.ended if row[0] not in damaged]
         for name in ("specs", "tasks", "elements", "ranges", "attempts"):
