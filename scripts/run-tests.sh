@@ -1,8 +1,8 @@
 #!/bin/bash
-# Runs all tests, in four rows side by side, since most of them wait: commands on one machine; clusters, and what
-# starts single processes; parts; and, one after the other, some tests of one machine against a cluster, and what is
-# long of those of containers. The first row's output is shown as it comes, that of the others behind it. Where no
-# more than three tests of a group fail, they are run once more, with the machine to themselves: a fault of the
+# Runs all tests, in four rows side by side, since most of them wait: commands on one machine; clusters; parts; and,
+# one after the other, some tests of one machine against a cluster, what is long of those of containers, and what
+# starts single servers and agents. The first row's output is shown as it comes, that of the others behind it. Where
+# no more than three tests of a group fail, they are run once more, with the machine to themselves: a fault of the
 # program fails again, a test that cannot stand a busy machine is named as unsteady, which is a defect of its own.
 #
 #   scripts/run-tests.sh PYTEST [OPTION…]     options go to all; the status is that of a group that failed
@@ -16,7 +16,7 @@ trap 'rm -rf "$folder"' EXIT
 # Tests of tests/e2e that are not in the first row: the rows are to take about as long.
 cluster=(tests/e2e/test_{artifacts_between_nodes,cluster,database,recovery,recovery_*,server_*,servers,takeover}.py)
 containers=(tests/e2e/test_{exec,images,kill}.py)
-rows=(machine cluster parts "clustered containers")
+rows=(machine cluster parts "clustered containers integration")
 
 group() { # NAME [OPTION…]: its tests, with a memory of its own of what failed
     local name=$1 tests
@@ -26,7 +26,8 @@ group() { # NAME [OPTION…]: its tests, with a memory of its own of what failed
         tests=(tests/e2e)
         for path in "${cluster[@]}" "${containers[@]}"; do tests+=("--ignore=$path"); done
         ;;
-    cluster) tests=(tests/integration "${cluster[@]}") ;;
+    cluster) tests=("${cluster[@]}") ;;
+    integration) tests=(tests/integration) ;;
     containers) tests=("${containers[@]}") ;;
     parts) tests=(tests/unit tests/simulation tests/conformance) ;;
     clustered)

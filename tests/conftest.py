@@ -7,6 +7,8 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.cpu"]
+
 # Whoever starts the tests in the background ignores these, which every program that a test starts would
 # inherit, and Ctrl-C would reach none of them.
 for number in (signal.SIGINT, signal.SIGQUIT):

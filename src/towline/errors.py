@@ -14,6 +14,7 @@
     └── OperatorError       a person has to look at the machine       (exit status 1)
         ├── WrongSetting        a setting that is wrong, said with what to write instead (exit status 2)
         ├── StoreError          the store cannot be read or written
+        ├── Damaged             what was kept is not what was given to be kept
         └── NodeError           the node lacks something it needs (runtime, rights, space)
 
 A broken invariant is none of these: it is a bug, raised as AssertionError, and crashes.
@@ -103,6 +104,10 @@ class WrongSetting(OperatorError):
 
 class StoreError(OperatorError):
     """The store cannot be read or written."""
+
+
+class Damaged(OperatorError):
+    """What was kept is gone, or has another content than what was given to be kept."""
 
 
 class NodeError(OperatorError):

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from towline.store.port import Store
 
 LEASE_PATIENCE_S = 30.0
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     agent.add_argument("--home", type=Path, required=True)
     agent.add_argument("--join-from", type=int, help="the descriptor to read a join link from")
     arguments = parser.parse_args(argv)
+    _leave_out_rich()
     try:
         if arguments.command == "agent":
             return run_agent(arguments.home.resolve(), arguments.join_from)
@@ -81,6 +83,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Such as a full disk while it starts. The starter shows the end of what is said here.
         _Errors().write(f"{traceback.format_exc()}tow {arguments.command}: {error}\n")
         return 1
+
+
+def _leave_out_rich() -> None:
+    """structlog would load it, a seventh of an agent's start, for tracebacks in colour."""
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+
+
+def _load_numpy() -> None:
+    """Without a thread for each CPU, which its linear algebra would start at once: nothing here uses that.
+    What this process starts is to have no such variable: it may be somebody's program."""
+    given = os.environ.get(_BLAS_THREADS)
+    os.environ[_BLAS_THREADS] = "1"
+    try:
+        import numpy  # noqa: F401
+    finally:
+        if given is None:
+            del os.environ[_BLAS_THREADS]
+        else:
+            os.environ[_BLAS_THREADS] = given
 
 
 class _Errors(io.TextIOBase):
@@ -158,6 +179,7 @@ async def _serve(settings: Settings, *, with_agent: bool) -> int:
 
 
 async def _build_and_run(settings: Settings, listener: socket.socket, agent: AgentProcess | None) -> None:
+    _load_numpy()
     from towline.identity.roles import DEFAULT
     from towline.server.api.app import local_app
     from towline.server.api.service import Service

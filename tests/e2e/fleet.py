@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ipaddress
+import itertools
 import json
 import os
 import signal
@@ -38,6 +39,7 @@ SHORT = {
     "TOWLINE_LOST_AFTER_KEEP": "3s",
 }
 """Times of a cluster whose tests take seconds. The lease is long enough for a machine that stalls."""
+_numbers = itertools.count()
 SUBNET = ipaddress.ip_network("10.99.0.0/16")
 WAYS = {"in": ("INPUT",), "out": ("OUTPUT",), "both": ("INPUT", "OUTPUT")}
 
@@ -163,7 +165,9 @@ class Fleet:
             transport=httpx2.HTTPTransport(uds=str(home / "tow.sock")), base_url="http://towline", timeout=120
         )
         subnet, hub = (free_subnet(), None) if reachable else (SUBNET, "s")
-        self._network = Network(f"tow{os.getpid()}", self.folder / NETWORK, subnet, hub)
+        # Two may be there at a time, and a network interface's name is short.
+        letter = chr(ord("a") + next(_numbers) % 26)
+        self._network = Network(f"tow{os.getpid()}{letter}", self.folder / NETWORK, subnet, hub)
         self._network.open()
         self.address = f"{self._network.address}:7443"
 

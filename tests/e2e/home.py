@@ -7,19 +7,22 @@ import json
 import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.e2e import warm
 
 from towline.agent.supervision.attempt import Replay
 from towline.agent.supervision.journal import unpack
 from towline.cli.dev.remains import contained, kill_all, payloads
 from towline.cli.doctor import processes_of
 
-TOW = [str(Path(sys.executable).with_name("tow"))]
+TOW = [warm.TOW]
 LONG_S = 120
+SOONEST_S, LATEST_S = 0.02, 0.2
+"""Between two looks at what is waited for."""
 
 
 class Maker:
@@ -49,22 +52,26 @@ class Home:
         self.program = TOW
         self.identity: dict[str, Any] = {}
         """Of whom commands run as, as subprocess takes it; who runs the tests, where it says nothing."""
+        self.newest: str | None = None
+        """The newest job that was there before the test; None: there was none."""
         self._started: list[subprocess.Popen[str]] = []
+
+    def ready(self) -> None:
+        """For a command that a test starts itself, with ``env``."""
 
     # --- commands --------------------------------------------------------------------------------
     def tow(
         self, *arguments: str, status: int | None = 0, **options: Any
     ) -> subprocess.CompletedProcess[str]:
+        told: dict[str, Any] = {"text": True, **self.identity, **options}
         try:
-            done = subprocess.run(
-                [*self.program, *arguments],
-                env=self.env,
-                cwd=self.work,
-                capture_output=True,
-                timeout=LONG_S,
-                check=False,
-                **{"text": True, **self.identity, **options},
-            )
+            if self.program is TOW and warm.is_fit(self.env, told):
+                done = warm.run([*arguments], env=self.env, cwd=self.work, timeout=LONG_S, **told)
+            else:
+                done = subprocess.run(
+                    [*self.program, *arguments],
+                    env=self.env, cwd=self.work, capture_output=True, timeout=LONG_S, check=False, **told,
+                )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"{error}\n{self.situation()}") from None
         assert status is None or done.returncode == status, (arguments, done, self.log())
@@ -96,6 +103,12 @@ class Home:
         """Run a job to its end; returns its JSON document."""
         return self.json("run", self.job_file(tasks, **fields), status=status)
 
+    def jobs(self) -> list[dict[str, Any]]:
+        """Those of this test, newest first."""
+        found: list[dict[str, Any]] = self.json("jobs", "-n", "1000")["jobs"]
+        names = [job["id"] for job in found]
+        return found[: names.index(self.newest) if self.newest in names else None]
+
     # --- what can be seen from outside -----------------------------------------------------------
     def processes(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
@@ -104,8 +117,13 @@ class Home:
         return found
 
     def is_untouched(self) -> bool:
-        """Whether no command has needed a server."""
+        """Whether no command has needed a server; of a home of its own."""
         return not self.processes()
+
+    @property
+    def database(self) -> Path:
+        """The server's."""
+        return self.path / "state.db"
 
     def log(self) -> str:
         files = sorted((*(self.path / "logs").glob("*.log"), *(self.path / "node").glob("keeper.log")))
@@ -158,7 +176,8 @@ class Home:
     def close(self) -> None:
         """End everything that runs for this home: cleanly first, then by its pids."""
         self.end_started()
-        self.tow("stop", status=None)
+        if self.processes():
+            self.tow("stop", status=None)
         left = kill_all(self.path, patience_s=30)
         assert not left, f"these do not end: {left}"
 
@@ -193,11 +212,13 @@ def _journal(path: Path) -> str:
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = LONG_S) -> Any:
-    """Wait until something outside of this process is so; returns the first true value."""
-    deadline = time.monotonic() + timeout_s
+    """Wait until something outside of this process is so; returns the first true value. To ask costs CPU
+    time, here and there: what takes long is asked for less often, and noticed at most a tenth later."""
+    began_s = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain for: {what}"
-        time.sleep(0.02)
+        waited_s = time.monotonic() - began_s
+        assert waited_s < timeout_s, f"waited {timeout_s} s in vain for: {what}"
+        time.sleep(min(max(SOONEST_S, waited_s / 10), LATEST_S))
     return value
 
 

@@ -206,7 +206,11 @@ def test_what_a_node_took_with_it_is_made_again(fleet: Fleet) -> None:
     node: Machine = next(one for one in fleet.machines.values() if node_id(one) == at)
     log = node.home / "agent.log"
     until(lambda: "artifacts wait" in log.read_text(), "its artifacts to wait")
-    assert {one["state"] for one in fleet.attempts(job, "make")} == {"running"}
+    (attempt,) = until(lambda: [one for one in fleet.attempts(job, "make") if one["message"]], "to be told")
+    assert attempt["state"] == "running"
+    assert "TOW_OUT waits to be taken by the server: the object store fails" in attempt["message"]
+    why = fleet.get(f"/v1/jobs/{job}/why", task="make", index=0)["summary"]
+    assert why.endswith(attempt["message"])
     node.die()
     until(lambda: len(fleet.attempts(job, "make")) == 2, "it to run elsewhere")
     in_the_way.unlink()

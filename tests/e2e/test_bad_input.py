@@ -39,6 +39,7 @@ BAD_FILES = {
 }
 
 
+@pytest.mark.own_home
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_bad_files_are_refused(home: Home, tmp_path: Path, case: str) -> None:
     text, words = BAD_FILES[case]
@@ -52,6 +53,7 @@ def test_bad_files_are_refused(home: Home, tmp_path: Path, case: str) -> None:
     assert home.is_untouched()
 
 
+@pytest.mark.own_home
 def test_what_is_no_file_is_refused(home: Home, tmp_path: Path) -> None:
     (tmp_path / "big.yaml").write_text("#" * (5 * 1024**2 + 1))
     (tmp_path / "folder").mkdir()
@@ -95,4 +97,4 @@ def test_mounts_from_outside_of_the_jobs_folder_are_refused(home: Home, tmp_path
     for source in ("/etc", "./link", "./link/ssl", "./none"):
         done = home.tow("run", "oci:./i:1", "--mount", f"{source}:/x", "--", "ls", status=2)
         assert "tasks.main.mounts[0].source" in done.stderr
-    assert home.json("jobs")["jobs"] == []
+    assert home.jobs() == []

@@ -16,7 +16,7 @@ from tests.ordinary_user import Unavailable, open_folder, ordinary_user
 
 from towline.cli.doctor import processes_of
 
-pytestmark = pytest.mark.one_machine("makes a cluster of its own")
+pytestmark = [pytest.mark.own_home, pytest.mark.one_machine("makes a cluster of its own")]
 
 
 class Dev:

@@ -18,6 +18,7 @@ __all__ = ["busybox_image", "closed_registry"]
 
 pytestmark = [
     pytest.mark.containers,
+    pytest.mark.own_home,
     pytest.mark.one_machine("its engine is this machine's, and it looks into the folder of its only node"),
 ]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.e2e.home import Home, Maker, until
 
-pytestmark = pytest.mark.one_machine("counts the devices of one node")
+pytestmark = [pytest.mark.own_home, pytest.mark.one_machine("counts the devices of one node")]
 
 NULL = (1, 3)  # as /dev/null, so that anybody may write to it
 ZERO = (1, 5)

@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.home import Home, Maker, gone, until
 
 
+@pytest.mark.own_home
 @pytest.mark.one_machine("is about the home that server and node share")
 @pytest.mark.parametrize("replaced", [False, True])
 def test_all_ends_and_a_follower_is_told(home: Home, script: Maker, replaced: bool) -> None:

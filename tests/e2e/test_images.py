@@ -22,6 +22,7 @@ __all__ = ["busybox_image", "closed_registry", "registry"]
 
 pytestmark = [
     pytest.mark.containers,
+    pytest.mark.own_home,
     pytest.mark.one_machine(
         "its registry and engine are on this machine's loopback, which nodes in namespaces do not reach"
     ),

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ from tests.e2e.home import Home, Maker, gone, until
 import towline
 from towline.client import SyncClient
 
-OWN_SERVER = pytest.mark.one_machine(
-    "the server of one machine starts, ends and is replaced by itself; a cluster's is its operator's"
-)
+
+def own_server(test: Callable[..., None]) -> Callable[..., None]:
+    why = "the server of one machine starts, ends and is replaced by itself; a cluster's is its operator's"
+    return pytest.mark.own_home(pytest.mark.one_machine(why)(test))
 
 
-@OWN_SERVER
+@own_server
 def test_first_commands_at_once_start_one_server(home: Home, script: Maker) -> None:
     file = home.job_file({"a": script("true")})
     commands = [home.start("run", file, "--json") for _ in range(6)]
@@ -37,14 +39,14 @@ def test_first_commands_at_once_start_one_server(home: Home, script: Maker) -> N
     }
 
 
-@OWN_SERVER
+@own_server
 def test_home_is_open_to_its_owner_alone(home: Home) -> None:
     home.tow("jobs")
     for path in (home.path, home.path / "tow.sock", home.path / "state.db", home.path / "logs"):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
-@OWN_SERVER
+@own_server
 def test_containers_go_on_while_no_server_runs(home: Home, script: Maker) -> None:
     job = home.submit({"a": script("echo begun; while ! test -e go; do sleep 0.05; done; echo done")})
     follower = home.start("logs", job, "-f")
@@ -62,7 +64,7 @@ def test_containers_go_on_while_no_server_runs(home: Home, script: Maker) -> Non
     assert follower.communicate()[0] == "done\n", "a follower reads on over the end of a server"
 
 
-@OWN_SERVER
+@own_server
 def test_server_of_another_build_is_replaced(home: Home, script: Maker, tmp_path: Path) -> None:
     job = home.submit({"a": script("while ! test -e go; do sleep 0.05; done")})
     first = home.processes()["server"]
@@ -99,7 +101,7 @@ def test_many_commands_at_once_share_the_machine(home: Home, script: Maker) -> N
     assert most <= cpus
 
 
-@OWN_SERVER
+@own_server
 def test_idle_server_ends_and_the_next_command_starts_another(home: Home) -> None:
     home.env["TOWLINE_IDLE_S"] = "0.2"
     home.tow("jobs")
@@ -109,7 +111,7 @@ def test_idle_server_ends_and_the_next_command_starts_another(home: Home) -> Non
     assert home.json("jobs") == {"jobs": [], "next_cursor": None}
 
 
-@OWN_SERVER
+@own_server
 def test_commands_race_with_servers_that_end(home: Home, script: Maker) -> None:
     home.env["TOWLINE_IDLE_S"] = "0.3"
     file = home.job_file({"a": script("true")})
@@ -122,7 +124,7 @@ def test_commands_race_with_servers_that_end(home: Home, script: Maker) -> None:
     assert len(home.json("jobs")["jobs"]) == 9
 
 
-@OWN_SERVER
+@own_server
 def test_broken_database_is_told_and_is_status_3(home: Home) -> None:
     (home.path / "state.db").write_bytes(b"this is no database" * 100)
     done = home.tow("jobs", status=3)
@@ -131,7 +133,7 @@ def test_broken_database_is_told_and_is_status_3(home: Home) -> None:
     assert "database" in done.stderr
 
 
-@OWN_SERVER
+@own_server
 def test_stopping_twice_is_no_error(home: Home) -> None:
     home.tow("jobs")
     assert home.json("stop") == {"stopped": True}
@@ -147,7 +149,7 @@ def test_same_key_is_the_same_job(home: Home, script: Maker) -> None:
     assert "key" in home.tow("submit", other, "--key", "k", status=2).stderr
 
 
-@OWN_SERVER
+@own_server
 def test_sdk_waits_and_reads_from_a_thread(
     home: Home, script: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +180,6 @@ def test_kill_of_a_command_leaves_the_job_running(home: Home, script: Maker) -> 
     (job,) = home.json("jobs", "--state", "running")["jobs"]
     home.tow("cancel", job["id"], "--kill")
     assert home.json("wait", job["id"], status=1)["state"] == "cancelled"
-    with sqlite3.connect(home.path / "state.db") as database:
+    with sqlite3.connect(home.database) as database:
         assert database.execute("pragma integrity_check").fetchone() == ("ok",)
     database.close()

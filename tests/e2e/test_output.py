@@ -12,6 +12,7 @@ CLOSED_OR_FULL = [">/dev/full", ">&-"]
 
 def shell(home: Home, line: str) -> subprocess.CompletedProcess[str]:
     """Run a line in which $TOW is the command."""
+    home.ready()
     return subprocess.run(
         ["sh", "-c", line],
         env={**home.env, "TOW": TOW[0]},
@@ -39,7 +40,14 @@ def test_unwritable_stdout_is_one_sentence_and_a_failure(home: Home, script: Mak
     write = "echo $TOW_INDEX; head -c 3000000 /dev/zero > $TOW_OUT/big"
     job = home.submit({"a": script(write, array=2)})
     home.tow("wait", job)
-    commands = ["jobs", "jobs --json", f"job {job}", f"logs {job}", f"logs {job} -f", f"logs {job}/a.1"]
+    commands = [
+        "jobs -n 1000",
+        "jobs --json",
+        f"job {job}",
+        f"logs {job}",
+        f"logs {job} -f",
+        f"logs {job}/a.1",
+    ]
     commands.append(f"artifacts get {job}/a.1 big -o -")
     for command in commands:
         assert_one_sentence(shell(home, f'"$TOW" {command} {where}'))
@@ -49,7 +57,7 @@ def test_unwritable_stdout_is_one_sentence_and_a_failure(home: Home, script: Mak
 def test_accepted_job_is_named_though_stdout_is_unwritable(home: Home, script: Maker, where: str) -> None:
     done = shell(home, f'"$TOW" submit {home.job_file({"a": script("true")})} {where}')
     assert done.returncode == 1
-    (job,) = home.json("jobs")["jobs"]
+    (job,) = home.jobs()
     said = done.stderr.splitlines()
     assert said[0] == f"The job is accepted all the same: {job['id']}"
     assert said[1].startswith("error: stdout cannot be written: ")
@@ -102,7 +110,7 @@ def test_cancelling_what_only_waits_says_that_it_is_cancelled(home: Home, script
 
 def test_job_whose_progress_cannot_be_written_is_left_and_named(home: Home, script: Maker) -> None:
     done = shell(home, f'"$TOW" run {home.job_file({"a": script("true")})} >/dev/full')
-    (job,) = home.json("jobs")["jobs"]
+    (job,) = home.jobs()
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         f"job is left to itself. See how it goes with: tow job {job['id']}",

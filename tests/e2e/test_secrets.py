@@ -61,10 +61,9 @@ def folders() -> list[Path]:
     return [path for place in ("/run", "/dev/shm") for path in Path(place).glob("towline-secrets.*/*/*")]
 
 
-def folder_of(job: str) -> Path:
-    """Of its only attempt, without that in which its output is masked."""
-    (found,) = (path for path in folders() if path.name.startswith(job) and not path.suffix)
-    return found
+def folder_of(job: str) -> Path | None:
+    """Of its only attempt, without that in which its output is masked; None while it has none."""
+    return next((path for path in folders() if path.name.startswith(job) and not path.suffix), None)
 
 
 def ends(home: Home, job: str, status: int = 0) -> None:
@@ -154,8 +153,8 @@ def test_one_that_was_removed_since_fails_the_attempts_that_start_later(home: Ho
 def test_they_are_removed_after_kills_too(home: Home, task: Maker, victims: tuple[str, ...]) -> None:
     home.tow("secret", "set", "my-token", input=VALUE)
     job = home.submit({"t": task("sleep 600", secrets={"TOKEN": "my-token"})})
-    until(lambda: home.json("job", job)["counts"].get("active"), "it to run")
-    assert folder_of(job).is_dir()
+    until(lambda: folder_of(job), "its secrets to be there")
+    until(lambda: home.json("tasks", f"{job}/t.0")["attempts"][-1]["state"] == "running", "it to run")
     for victim in victims:
         for pid in home.processes()[victim]:
             os.kill(pid, signal.SIGKILL)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.e2e.home import Home, Maker
 
 
+@pytest.mark.own_home("cluster")
 def test_what_has_run_is_exported_and_replayed(home: Home, script: Maker) -> None:
     small = {"cpu": 1, "memory": "16Mi"}
     home.tow("queue", "create", "lab", "--max-active", "1")

@@ -16,7 +16,7 @@ STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
 
 def running_job(home: Home) -> str:
     """The id of the only job, once its element has written something."""
-    (job,) = until(lambda: home.json("jobs")["jobs"], "the job is there")
+    (job,) = until(home.jobs, "the job is there")
     follower = home.start("logs", job["id"], "-f")
     assert follower.stdout is not None
     assert follower.stdout.readline() == "ready\n"
@@ -102,6 +102,7 @@ def on_terminal(home: Home, *arguments: str) -> tuple[int, str]:
 
 
 def test_one_interrupt_ends_a_question(home: Home) -> None:
+    home.ready()
     ours, theirs = pty.openpty()
     command = subprocess.Popen(
         [*home.program, "secret", "set", "x"],

@@ -25,6 +25,7 @@ from towline.client.jobs import Job
 from towline.client.streams import lines
 from towline.errors import (
     Conflict,
+    Damaged,
     Forbidden,
     InvalidDocument,
     NotFound,
@@ -71,6 +72,7 @@ class QueueList(Struct, kw_only=True):
 class _ProblemDocument(Struct, kw_only=True):
     """RFC 9457, with Towline's list of everything that is wrong."""
 
+    type: str = ""
     title: str = ""
     status: int = 0
     detail: str | None = None
@@ -449,6 +451,8 @@ def _checked(response: httpx2.Response) -> bytes:
     except msgspec.DecodeError:
         document = _ProblemDocument(detail=response.text[:500])
     text = document.detail or document.title or f"The server answered with status {response.status_code}."
+    if document.type.endswith(":damaged"):
+        raise Damaged(text)
     raise _error(response, text, document.problems)
 
 

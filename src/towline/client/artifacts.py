@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 from towline.client.api import Client
-from towline.errors import OperatorError, Unavailable
+from towline.errors import Damaged, OperatorError, Unavailable
 from towline.model.views import ArtifactPage, ArtifactView
+from towline.wire.artifacts import FAILURE
 
 _LENGTH = struct.Struct(">I")
 _DIGEST_BYTES = 32
@@ -40,7 +41,8 @@ class Artifacts:
 
     async def read(self, path: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """The content of a file from ``offset`` on, piece by piece, each checked against the digest that the
-        node has made of it. Raises Unavailable where it breaks off, OperatorError for a wrong digest."""
+        node has made of it. Raises Unavailable where it breaks off, OperatorError for a wrong digest, Damaged
+        for one that was kept and has another content now."""
         query: dict[str, Any] = {"file": path, "offset": offset, "attempt": self._attempt}
         async with (
             self._client.stream(f"{self._path}/content", method="GET", **query) as chunks,
@@ -59,16 +61,26 @@ class _Pieces:
 
     async def read(self) -> AsyncGenerator[bytes, None]:
         while True:
-            (length,) = _LENGTH.unpack(await self._take(_LENGTH.size))
-            if length > _MAX_PIECE_BYTES:
-                raise OperatorError("What the server sent is no artifact.")
-            digest = await self._take(_DIGEST_BYTES)
-            if not length:
+            length = await self._length()
+            if length == FAILURE:
+                raise Damaged((await self._piece(await self._length())).decode(errors="replace"))
+            data = await self._piece(length)
+            if not data:
                 return
-            data = await self._take(length)
-            if hashlib.sha256(data).digest() != digest:
-                raise OperatorError("An artifact was damaged on its way: fetch it again.")
             yield data
+
+    async def _length(self) -> int:
+        (length,) = _LENGTH.unpack(await self._take(_LENGTH.size))
+        return int(length)
+
+    async def _piece(self, length: int) -> bytes:
+        if length > _MAX_PIECE_BYTES:
+            raise OperatorError("What the server sent is no artifact.")
+        digest = await self._take(_DIGEST_BYTES)
+        data = await self._take(length)
+        if length and hashlib.sha256(data).digest() != digest:
+            raise OperatorError("An artifact was damaged on its way: fetch it again.")
+        return data
 
     async def _take(self, count: int) -> bytes:
         while len(self._held) < count:

@@ -24,8 +24,9 @@ def pulls_of(told: Told, job: str, tasks: Sequence[str]) -> list[PullingView]:
 
 
 def add_pulls(view: JobView, told: Told, tasks: Sequence[str]) -> JobView:
-    """The same view, with what its attempts wait for."""
-    view.pulls = pulls_of(told, view.id, tasks)
+    """The same view, with what its attempts wait for: nothing of a job that has ended, whose nodes may not
+    have told yet."""
+    view.pulls = [] if view.ended_at is not None else pulls_of(told, view.id, tasks)
     return view
 
 

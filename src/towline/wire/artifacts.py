@@ -9,6 +9,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 PIECE_BYTES = 512 * 1024
+FAILURE = 2**32 - 1
+"""In place of a piece's length, where a user reads a file: it ends here, and the next piece is a sentence
+that says why."""
 PAGE_ENTRIES = 1_000
 
 FILE, FOLDER, OTHER = "file", "folder", "other"

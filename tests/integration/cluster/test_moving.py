@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,12 +23,16 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from towline.agent.cluster.membership import Membership, join
 from towline.agent.moving.talking import Incomplete, NotNow, Refused, Talking
+from towline.client.api import Client
+from towline.client.artifacts import Artifacts
 from towline.core.commands import AttemptUpdate
+from towline.errors import Damaged
 from towline.identity.joining import parse_join
 from towline.wire.artifacts import FILE, Artifact
 from towline.wire.manifest import BLOB_BYTES, Kept, Manifest, digest_of
 from towline.wire.messages import VERSION, Ack, Hello, Report, Start, Welcome, encode
 
+TOW = str(Path(sys.executable).with_name("tow"))
 CONTENT = bytes(range(256)) * (BLOB_BYTES // 256) + b"the end!" * 2**17
 """The last blob is of whole pieces, as they are read."""
 BLOBS = [CONTENT[:BLOB_BYTES], CONTENT[BLOB_BYTES:]]
@@ -184,6 +191,34 @@ async def test_nothing_half_or_damaged_is_ever_shown(
         await owner.ask("put_manifest", mine, msgspec.structs.replace(SMALL, entries=(evil,)))
     await owner.bring(mine)
     assert await owner.ask("kept", mine) == Kept(whole=True)
+
+
+async def test_what_has_been_damaged_since_is_told_to_whoever_fetches_it(
+    cluster: ClusterServer, nodes: tuple[HandNode, HandNode], tmp_path: Path
+) -> None:
+    """Of one element the second blob, when the first one is on its way; of the next one the first."""
+    writer, _ = nodes
+    name = await submitted(cluster, make={"where": {"node": "n1"}, "array": 2})
+    await writer.hear(Start)
+    for index in (0, 1):
+        await writer.bring(f"{name}-0-{index}-1")
+        await writer.ended(f"{name}-0-{index}-1")
+        kept = cluster.home / f"objects/artifacts/{name}/blobs/0.{index}.1" / WHOLE.blobs[1 - index].hex()
+        kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    taken: list[int] = []
+    async with Client(cluster.socket) as client:
+        for index, begun in ((0, BLOB_BYTES), (1, 0)):
+            with pytest.raises(Damaged, match=f"{name}-0-{index}-1 wrote is damaged in the object store"):
+                async for piece in Artifacts(client, name, "make", index).read("d/x"):
+                    taken.append(len(piece))
+            assert sum(taken) == begun
+            taken.clear()
+    argv = [TOW, "artifacts", "get", name, "-o", str(tmp_path / "got")]
+    environ = {**os.environ, "TOWLINE_HOME": str(cluster.home)}
+    done = await asyncio.to_thread(subprocess.run, argv, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{name}-0-0-1 wrote is damaged in the object store" in done.stderr
+    assert [path for path in (tmp_path / "got").rglob("*") if path.is_file()] == []
 
 
 async def test_a_node_reads_what_its_own_attempts_name_as_input_only(

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import httpx2
-import pytest
 from tests.integration.cluster.cluster_server import ClusterServer
 from tests.integration.cluster.test_routes import ENDING, routes
 from tests.integration.server_process import ScriptedAgent, job
@@ -111,25 +110,22 @@ async def test_keys_names_and_secrets_are_each_namespaces_own(cluster: ClusterSe
         assert (await http.get("/v1/jobs", headers={"towline-namespace": "Team"})).status_code == 400
 
 
-@pytest.mark.parametrize(
-    ("maker", "body", "status", "namespace"),
-    [
-        (None, {"role": "viewer"}, 201, "default"),
-        (None, {"role": "admin"}, 201, "*"),
-        (None, {"role": "viewer", "namespace": "*"}, 201, "*"),
-        (None, {"role": "viewer", "namespace": "-"}, 400, None),
-        ("team-a", {"role": "admin"}, 201, "team-a"),
-        ("team-a", {"role": "viewer", "namespace": "team-b"}, 403, None),
-        ("team-a", {"role": "viewer", "namespace": "*"}, 403, None),
-    ],
-)
-async def test_a_token_is_of_its_makers_namespace(
-    cluster: ClusterServer, maker: str | None, body: dict[str, str], status: int, namespace: str | None
-) -> None:
-    if maker is None:
-        answer = await cluster.http.post("/v1/tokens", json={"name": "made", **body})
-    else:
-        async with cluster.caller(await cluster.token("maker", "admin", namespace=maker)) as http:
-            answer = await http.post("/v1/tokens", json={"name": "made", **body})
-    assert answer.status_code == status, answer.text
-    assert answer.json().get("namespace") == namespace
+MADE = [
+    (False, {"role": "viewer"}, 201, "default"),
+    (False, {"role": "admin"}, 201, "*"),
+    (False, {"role": "viewer", "namespace": "*"}, 201, "*"),
+    (False, {"role": "viewer", "namespace": "-"}, 400, None),
+    (True, {"role": "admin"}, 201, "team-a"),
+    (True, {"role": "viewer", "namespace": "team-b"}, 403, None),
+    (True, {"role": "viewer", "namespace": "*"}, 403, None),
+]
+"""(by an admin of team-a or of the machine, the token, the status, its namespace)."""
+
+
+async def test_a_token_is_of_its_makers_namespace(cluster: ClusterServer) -> None:
+    async with cluster.caller(await cluster.token("maker", "admin", namespace="team-a")) as theirs:
+        for number, (by_them, body, status, namespace) in enumerate(MADE):
+            http = theirs if by_them else cluster.http
+            answer = await http.post("/v1/tokens", json={"name": f"made{number}", **body})
+            assert answer.status_code == status, (body, answer.text)
+            assert answer.json().get("namespace") == namespace, body

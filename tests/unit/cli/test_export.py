@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import towline.client
-from towline.cli.main import app
+from towline.cli.main import commands
 from towline.errors import Unavailable
 
 LINES = [b'{"kind":"export"}', b'{"kind":"job.submitted"}']
@@ -50,29 +50,29 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 def test_lines_go_to_stdout_or_to_a_file(server: Server, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["events", "export"])
+    done = CliRunner().invoke(commands(), ["events", "export"])
     assert done.exit_code == 0 and done.stdout.encode().splitlines() == LINES
     path = tmp_path / "log.jsonl"
-    done = CliRunner().invoke(app, ["events", "export", "-o", str(path)])
+    done = CliRunner().invoke(commands(), ["events", "export", "-o", str(path)])
     assert done.exit_code == 0 and path.read_bytes().splitlines() == LINES
     assert server.asked == [0, 0]
 
 
 def test_a_file_is_not_there_where_the_answer_broke_off(server: Server, tmp_path: Path) -> None:
     server.breaks = True
-    done = CliRunner().invoke(app, ["events", "export", "-o", str(tmp_path / "log.jsonl")])
+    done = CliRunner().invoke(commands(), ["events", "export", "-o", str(tmp_path / "log.jsonl")])
     assert done.exit_code == 3 and list(tmp_path.iterdir()) == []
 
 
 def test_a_link_or_pipe_is_written_into_and_stays_one(server: Server, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("log.jsonl")
-    done = CliRunner().invoke(app, ["events", "export", "-o", str(tmp_path / "link")])
+    done = CliRunner().invoke(commands(), ["events", "export", "-o", str(tmp_path / "link")])
     assert done.exit_code == 0 and (tmp_path / "log.jsonl").read_bytes().splitlines() == LINES
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        done = CliRunner().invoke(app, ["events", "export", "-o", str(pipe)])
+        done = CliRunner().invoke(commands(), ["events", "export", "-o", str(pipe)])
         assert done.exit_code == 0 and os.read(reader, 4096).splitlines() == LINES
     finally:
         os.close(reader)
@@ -86,7 +86,7 @@ def test_a_link_or_pipe_is_written_into_and_stays_one(server: Server, tmp_path: 
 def test_times_are_ago_or_moments(server: Server) -> None:
     before_ms = int(time.time() * 1000)
     for since in ("2h", "2023-11-14T22:13:20Z", "2023-11-14T23:13:20+01:00", "2023-11-14 22:13:20"):
-        assert CliRunner().invoke(app, ["events", "export", "--since", since]).exit_code == 0
+        assert CliRunner().invoke(commands(), ["events", "export", "--since", since]).exit_code == 0
     ago, *moments = server.asked
     assert 0 <= ago - (before_ms - 7_200_000) < 600_000
     assert moments == [1_700_000_000_000] * 3
@@ -101,5 +101,5 @@ def test_times_are_ago_or_moments(server: Server) -> None:
     ],
 )
 def test_what_is_wrong_is_refused(server: Server, more: tuple[str, ...], said: str) -> None:
-    done = CliRunner().invoke(app, ["events", "export", *more])
+    done = CliRunner().invoke(commands(), ["events", "export", *more])
     assert done.exit_code == 2 and said in done.output

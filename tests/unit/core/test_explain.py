@@ -52,6 +52,20 @@ def test_waiting_running_and_retrying() -> None:
     )
 
 
+def test_what_has_succeeded_and_waits_for_the_server_says_so() -> None:
+    driver = Driver()
+    driver.submit(a=task())
+    waits = "what it wrote waits: no space left"
+    for told in (None, waits, None):  # a node of an earlier build says nothing of it
+        driver.report("j1-0-0-1", "running", started_at=driver.now_ms, message=told)
+    assert why(driver) == f"active: on node n1: {waits}"
+    driver.reload()
+    assert why(driver) == f"active: on node n1: {waits}"
+    driver.exit("j1-0-0-1")
+    assert driver.job_row().state == "succeeded"
+    assert [row.message for row in driver.table.attempts.values()] != [waits]
+
+
 def test_a_job_names_what_moves() -> None:
     driver = Driver()
     driver.submit(a=task(), b=task("a"))

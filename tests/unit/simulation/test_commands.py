@@ -15,7 +15,7 @@ import pytest
 from tests.unit.simulation.traces.test_exported import NODE, finished, submitted
 from typer.testing import CliRunner, Result
 
-from towline.cli.main import app
+from towline.cli.main import commands
 from towline.simulation.described.cluster import read_cluster
 from towline.simulation.described.policies import read_policies
 
@@ -60,7 +60,7 @@ def files(tmp_path: Path) -> Path:
 
 
 def tow(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["simulate", *map(str, arguments)])
+    return CliRunner().invoke(commands(), ["simulate", *map(str, arguments)])
 
 
 def told(*arguments: str | Path) -> dict[str, Any]:
@@ -189,9 +189,9 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_hash_seed(files: Path) 
     program = (
         "import json, sys\n"
         "from typer.testing import CliRunner\n"
-        "from towline.cli.main import app\n"
+        "from towline.cli.main import commands\n"
         "for call in json.loads(sys.argv[1]):\n"
-        "    done = CliRunner().invoke(app, ['simulate', *call, '--json'])\n"
+        "    done = CliRunner().invoke(commands(), ['simulate', *call, '--json'])\n"
         "    assert done.exit_code == 0, done.output\n"
         "    print(done.stdout)\n"
     )

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from towline.cli.main import app
+from towline.cli.main import commands
 from towline.simulation import faults
 
 
@@ -24,18 +24,18 @@ from towline.simulation import faults
     ],
 )
 def test_what_is_wrong_is_named(arguments: list[str], words: str) -> None:
-    done = CliRunner().invoke(app, ["simulate", "--faults", *arguments])
+    done = CliRunner().invoke(commands(), ["simulate", "--faults", *arguments])
     assert done.exit_code == 2
     assert words in done.stderr
 
 
 def test_a_seed_tells_its_history_and_several_are_summed_up() -> None:
-    one = CliRunner().invoke(app, ["simulate", "--faults", "--seed", "4", "--mode", "safety"])
+    one = CliRunner().invoke(commands(), ["simulate", "--faults", "--seed", "4", "--mode", "safety"])
     assert one.exit_code == 0
     assert one.stdout.startswith("seed 4 (safety): ")
     assert "faults: " in one.stdout
     assert one.stdout.endswith("nothing was lost, nothing was doubled\n")
-    several = CliRunner().invoke(app, ["simulate", "--faults", "--seeds", "4-5", "--json"])
+    several = CliRunner().invoke(commands(), ["simulate", "--faults", "--seeds", "4-5", "--json"])
     assert [json.loads(line)["seed"] for line in several.stdout.splitlines()] == [4, 5]
 
 
@@ -48,7 +48,7 @@ def test_a_broken_promise_is_shown_and_is_a_failure(monkeypatch: pytest.MonkeyPa
         )
 
     monkeypatch.setattr(faults, "simulate", broken)
-    done = CliRunner().invoke(app, ["simulate", "--faults", "--seeds", "8-9"])
+    done = CliRunner().invoke(commands(), ["simulate", "--faults", "--seeds", "8-9"])
     assert done.exit_code == 1
     assert done.stdout.count("  1 s a -> b\n  BROKEN: twice\n") == 2
     assert "2 seeds" in done.stdout.splitlines()[-1]
@@ -60,6 +60,6 @@ def _fields(verdict: faults.Verdict) -> dict[str, object]:
 
 
 def test_without_anything_it_shows_what_it_can() -> None:
-    done = CliRunner().invoke(app, ["simulate"])
+    done = CliRunner().invoke(commands(), ["simulate"])
     assert "--faults" in done.stdout
     assert "swf" in done.stdout

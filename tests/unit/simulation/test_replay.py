@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from towline.cli.main import app
+from towline.cli.main import commands
 from towline.server.leader.rules import ORDERS
 from towline.simulation.described.policies import Setup, named, placement_names
 from towline.simulation.replay.engine import replay
@@ -93,7 +93,7 @@ def test_the_command_compares_orders(tmp_path: Path) -> None:
     lines = [f"{at} {at} -1 {20 + at} 1 -1 -1 2 60 -1 1 1 1 1 1 1 -1 -1" for at in range(1, 30)]
     log.write_text("; MaxProcs: 4\n" + "\n".join(lines))
     names = [word for name in ORDERS for word in ("--policy", name)]
-    done = CliRunner().invoke(app, ["simulate", "swf", str(log), *names, "--json"])
+    done = CliRunner().invoke(commands(), ["simulate", "swf", str(log), *names, "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert list(told) == ["policies"] and list(told["policies"]) == list(ORDERS)
@@ -110,7 +110,7 @@ def test_the_command_compares_policies(tmp_path: Path) -> None:
     pods.write_text("name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec\n" + "".join(rows))
     arguments = ["simulate", "openb", "--nodes", str(nodes), "--pods", str(pods), "--seeds", "1-3"]
     names = [word for name in placement_names() for word in ("--policy", name)]
-    done = CliRunner().invoke(app, [*arguments, *names, "--json"])
+    done = CliRunner().invoke(commands(), [*arguments, *names, "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)["policies"]
     assert list(told) == placement_names()
@@ -125,10 +125,10 @@ def test_the_command_compares_policies(tmp_path: Path) -> None:
 )
 def test_bad_options_are_named(tmp_path: Path, option: str, value: str, said: str) -> None:
     arguments = ["simulate", "openb", "--nodes", str(tmp_path), "--pods", str(tmp_path), option, value]
-    done = CliRunner().invoke(app, arguments)
+    done = CliRunner().invoke(commands(), arguments)
     assert done.exit_code == 2 and said in done.output
 
 
 def test_a_log_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["simulate", "swf", str(tmp_path / "no.swf"), "--processors", "4"])
+    done = CliRunner().invoke(commands(), ["simulate", "swf", str(tmp_path / "no.swf"), "--processors", "4"])
     assert done.exit_code == 2 and "no.swf cannot be read" in done.output

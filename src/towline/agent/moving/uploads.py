@@ -33,7 +33,10 @@ SENDING = 3
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 TRIES = 5
 """Of one whose files change while they are read, or that comes damaged to the server."""
+MOST_TOLD = 500
+"""Characters of a reason to wait."""
 _STOPPED = "It was stopped while what it wrote to TOW_OUT was on its way to the server."
+_WAITS = "it has succeeded, and what it wrote to TOW_OUT waits to be taken by the server"
 
 
 class Stopped(Exception):
@@ -48,24 +51,36 @@ class _Held:
         self.key = key
         self.stopped = threading.Event()
         self.task: asyncio.Task[None] | None = None
+        self.waits: str | None = None
+        """Why it does not come to the server."""
+
+    def now(self) -> AttemptUpdate:
+        """How it is told of until its end is."""
+        return AttemptUpdate(
+            attempt=self.update.attempt,
+            state=AttemptState.RUNNING.value,
+            started_at=self.update.started_at,
+            image_digest=self.update.image_digest,
+            message=self.waits,
+        )
 
 
 class Uploads:
-    """``released`` is given the end of each, when it is to be told. Until ``welcomed`` nothing is sent;
-    ``holding``: whether what ends before that is held."""
+    """``told`` is given the end of each, when it is to be told, and before that why it waits. Until
+    ``welcomed`` nothing is sent; ``holding``: whether what ends before that is held."""
 
     def __init__(
         self,
         artifacts: Artifacts,
         copies: Copies,
         talking: Talking,
-        released: Callable[[AttemptUpdate], None],
+        told: Callable[[AttemptUpdate], None],
         holding: bool = True,
     ) -> None:
         self._artifacts = artifacts
         self._copies = copies
         self._talking = talking
-        self._released = released
+        self._told = told
         self._holding = holding
         self._open = False
         self._held: dict[str, _Held] = {}
@@ -86,7 +101,8 @@ class Uploads:
         """How an attempt that has ended is told of now: as running where it has to wait."""
         if not self._holding or update.exit_code != 0 or update.reason != Reason.EXITED:
             return update
-        if update.attempt not in self._held:
+        held = self._held.get(update.attempt)
+        if held is None:
             try:
                 key = attempt_key(update.attempt)
             except ValueError:
@@ -99,12 +115,7 @@ class Uploads:
             held = self._held[update.attempt] = _Held(update, key)
             if self._open:
                 self._start(update.attempt, held)
-        return AttemptUpdate(
-            attempt=update.attempt,
-            state=AttemptState.RUNNING.value,
-            started_at=update.started_at,
-            image_digest=update.image_digest,
-        )
+        return held.now()
 
     def stop(self, attempt: str, reason: str) -> bool:
         """Give it up, if it is held: its end is told at once, and is no success."""
@@ -131,7 +142,7 @@ class Uploads:
         held.stopped.set()
         if held.task is not None:
             held.task.cancel()
-        self._released(update)
+        self._told(update)
 
     async def _run(self, attempt: str, held: _Held) -> None:
         async with self._places:
@@ -161,6 +172,8 @@ class Uploads:
                 if str(error) != told:
                     told = str(error)
                     self._log.warning("artifacts wait", attempt=attempt, reason=told)
+                    held.waits = f"{_WAITS}: {told[:MOST_TOLD]}"
+                    self._told(held.now())
             except (Changed, Incomplete):
                 tries += 1
                 if tries == TRIES:

@@ -179,7 +179,10 @@ def _active(pool: PoolState, element: ElementRow) -> Reasons:
         details.append(f"it was asked to stop ({attempt.stop})")
     if not pool.nodes[attempt.node].connected:
         details.append(f"node {node} is not connected at the moment")
-    return ElementState.ACTIVE.value, words[attempt.state], details
+    summary = words[attempt.state]
+    if attempt.state == AttemptState.RUNNING and attempt.message is not None:
+        summary = f"on node {node}: {attempt.message}"
+    return ElementState.ACTIVE.value, summary, details
 
 
 def _ago(pool: PoolState, then_ms: int) -> str:

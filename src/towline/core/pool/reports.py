@@ -62,6 +62,9 @@ def _apply(pool: PoolState, node: Node, update: AttemptUpdate) -> None:
         lose(pool, node, task, attempt, update.reason or Reason.SUPERVISION_LOST, update.message)
     elif update.state != attempt.state and attempt.state != RUNNING:
         _advance(pool, task, attempt, update)
+    elif update.state == attempt.state == RUNNING and update.message not in (None, attempt.message):
+        attempt.message = update.message  # what it waits for, though its work is done
+        pool.attempt_changed(attempt)
 
 
 def _refuse(pool: PoolState, node: Node, update: AttemptUpdate) -> None:
@@ -78,6 +81,7 @@ def _advance(pool: PoolState, task: Task, attempt: AttemptRow, update: AttemptUp
     attempt.state = update.state
     attempt.started_at = _bounded(update.started_at, _LATEST_MS)
     attempt.image_digest = update.image_digest or attempt.image_digest
+    attempt.message = update.message
     pool.attempt_changed(attempt)
     pool.event(
         f"attempt.{update.state}",

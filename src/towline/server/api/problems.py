@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from towline.errors import (
     Conflict,
+    Damaged,
     Forbidden,
     InvalidDocument,
     NotFound,
@@ -33,6 +34,7 @@ KINDS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (RequestError, 400, "bad_request", "The request is wrong"),
     (RetryError, 503, "unavailable", "Not now: repeat the request"),
     (StoreError, 503, "store_unavailable", "The store does not take this now: repeat the request"),
+    (Damaged, 500, "damaged", "What was kept is damaged"),
     (OperatorError, 500, "internal_error", "The server failed"),
 )
 """(exception, status, type, title), the most special first."""

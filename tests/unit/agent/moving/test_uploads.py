@@ -45,7 +45,7 @@ class Node:
             (out / "x").write_bytes(content)
         return self.uploads.hold(self.artifacts.settle(structs.replace(SUCCESS, attempt=attempt_id(key))))
 
-    async def ended(self) -> AttemptUpdate:
+    async def hears(self) -> AttemptUpdate:
         async with asyncio.timeout(60):
             return await self.told.get()
 
@@ -67,7 +67,7 @@ LARGE = os.urandom(1000) * (2 * BLOB_BYTES // 1000)
 @pytest.mark.parametrize("content", [b"hello", LARGE])
 async def test_a_success_is_told_once_it_is_at_the_server(node: Node, content: bytes) -> None:
     assert node.write(content) == AttemptUpdate(attempt=NAME, state="running", started_at=5)
-    assert await node.ended() == SUCCESS
+    assert await node.hears() == SUCCESS
     manifest = node.server.keeping.manifest(KEY)
     assert manifest is not None
     at, read = 0, b""
@@ -89,7 +89,7 @@ async def test_what_has_written_nothing_or_failed_is_told_at_once(node: Node) ->
 
 async def test_an_older_attempts_tree_is_not_taken_for_a_newer_ones(node: Node) -> None:
     node.write(b"of the first")
-    await node.ended()
+    await node.hears()
     second = (*KEY[:3], 2)
     assert node.write(b"", second).state == "finished"
     assert node.server.keeping.written(JOB, 0) == {(3, 1)}
@@ -100,23 +100,27 @@ async def test_a_server_that_is_away_is_waited_for(node: Node) -> None:
     assert node.write(LARGE).state == "running"
     while len(node.server.asked) < 5:  # noqa: ASYNC110 - a thread counts
         await asyncio.sleep(0.001)
-    assert node.told.empty()
-    assert node.uploads.hold(SUCCESS).state == "running"  # as a supervisor that is back says again
+    waits = await node.hears()
+    assert node.told.empty(), "it is told once"
+    assert (waits.state, waits.exit_code) == ("running", None)
+    assert waits.message is not None
+    assert waits.message.endswith("waits to be taken by the server: no space left")
+    assert node.uploads.hold(SUCCESS) == waits  # as a supervisor that is back says again
     node.server.away = ""
-    assert await node.ended() == SUCCESS
+    assert await node.hears() == SUCCESS
 
 
 async def test_what_arrives_damaged_is_brought_again(node: Node) -> None:
     node.server.damages = 3
     node.write(LARGE)
-    assert await node.ended() == SUCCESS
+    assert await node.hears() == SUCCESS
     assert node.server.keeping.kept(KEY).whole
 
 
 async def test_what_always_arrives_damaged_is_no_success(node: Node) -> None:
     node.server.damages = 10**6
     node.write(LARGE)
-    ended = await node.ended()
+    ended = await node.hears()
     assert (ended.state, ended.reason) == ("finished", "artifacts_failed")
     assert "damaged on its way" in (ended.message or "")
 
@@ -124,7 +128,7 @@ async def test_what_always_arrives_damaged_is_no_success(node: Node) -> None:
 async def test_what_the_server_refuses_is_no_success(node: Node) -> None:
     node.server.refuses = "There is no attempt here."
     node.write()
-    ended = await node.ended()
+    ended = await node.hears()
     assert ended.reason == "artifacts_failed"
     assert ended.message == (
         "What it wrote to TOW_OUT could not be brought to the server: There is no attempt here."
@@ -143,14 +147,14 @@ async def test_the_next_agent_goes_on_with_what_is_there(node: Node, tmp_path: P
     assert following.uploads.hold(SUCCESS).state == "running"
     assert server.asked == []  # before a server has welcomed the node
     following.uploads.welcomed(True)
-    assert await following.ended() == SUCCESS
+    assert await following.hears() == SUCCESS
     assert not begun & {asked.removeprefix("put ") for asked in server.asked}
     following.uploads.close()
 
 
 async def test_what_is_at_the_server_by_this_boot_is_told_at_once(node: Node, tmp_path: Path) -> None:
     node.write()
-    await node.ended()
+    await node.hears()
     following = Node(tmp_path, node.server)
     assert following.uploads.hold(SUCCESS) == SUCCESS
     following.uploads.close()
@@ -160,7 +164,7 @@ async def test_one_that_is_stopped_meanwhile_ends_so(node: Node) -> None:
     node.server.away = "away"
     node.write()
     assert node.uploads.stop(NAME, "cancelled")
-    ended = await node.ended()
+    ended = await node.hears()
     assert (ended.state, ended.reason) == ("finished", "cancelled")
     assert not node.uploads.stop(NAME, "cancelled")
 
@@ -169,6 +173,6 @@ async def test_a_server_that_takes_none_is_told_all(tmp_path: Path) -> None:
     node = Node(tmp_path, FakeServer())
     assert node.write().state == "running"
     node.uploads.welcomed(False)
-    assert await node.ended() == SUCCESS
+    assert await node.hears() == SUCCESS
     assert node.uploads.hold(SUCCESS) == SUCCESS
     node.uploads.close()

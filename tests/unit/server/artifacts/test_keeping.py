@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from obstore.store import MemoryStore
 
-from towline.errors import Conflict, NotFound, RequestError
+from towline.errors import Conflict, Damaged, NotFound, RequestError
 from towline.logs.objects import Objects
 from towline.server.artifacts.keeping import Keeping
 from towline.wire.artifacts import FILE, Artifact
@@ -79,3 +79,40 @@ def test_a_job_goes_with_all_of_its_artifacts(keeping: Keeping) -> None:
     assert keeping.manifest(ONE) is None
     assert keeping.size_bytes(["j"]) == 0
     assert keeping.manifest(("k", 0, 0, 1)) is not None
+
+
+def _kept() -> tuple[Keeping, MemoryStore]:
+    """ONE's artifacts, and where they lie."""
+    store = MemoryStore()
+    keeping = Keeping(Objects(store))
+    for name, blob in zip(NAMES, BLOBS, strict=True):
+        keeping.put_blob(ONE, name, blob)
+    keeping.finish(ONE, encode(manifest()))
+    return Keeping(Objects(store)), store
+
+
+@pytest.mark.parametrize("harm", ["changed", "shorter", "gone"])
+def test_a_part_that_is_not_what_was_brought_is_not_read(harm: str) -> None:
+    keeping, store = _kept()
+    key = f"artifacts/j/blobs/0.3.1/{NAMES[0]}"
+    if harm == "gone":
+        store.delete(key)
+    else:
+        store.put(key, b"\1" + BLOBS[0][1:] if harm == "changed" else BLOBS[0][:-1])
+    assert keeping.read(ONE, manifest(), BLOB_BYTES, 100) == b"the end"
+    for offset in (0, BLOB_BYTES - 2):
+        with pytest.raises(Damaged, match=f"attempt j-0-3-1 wrote is damaged.*{NAMES[0]}.*tow retry"):
+            keeping.read(ONE, manifest(), offset, 1)
+
+
+def test_a_list_that_is_not_what_was_brought_is_not_read() -> None:
+    keeping, store = _kept()
+    key = "artifacts/j/manifests/0/3.1"
+    whole = bytes(store.get(key).bytes())
+    for data in (whole[:-1] + b"\1", whole[:20], b"", b"\x80"):
+        store.put(key, data)
+        with pytest.raises(Damaged, match=key):
+            keeping.manifest(ONE)
+        assert keeping.kept(ONE) == Kept(whole=False, blobs=tuple(sorted(NAMES))), "it can be brought again"
+    store.put(key, encode(manifest()))  # as earlier builds kept it
+    assert keeping.manifest(ONE) == manifest()

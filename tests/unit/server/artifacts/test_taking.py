@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from towline.errors import Unavailable
 from towline.server.artifacts import taking
-from towline.server.artifacts.taking import AT_ONCE, OF_A_NODE, Taking
+from towline.server.artifacts.taking import AT_ONCE, OF_A_NODE, SLOW_AT_ONCE, Taking
 
 
 async def _waits(places: Taking, node: str) -> bool:
@@ -45,3 +46,34 @@ async def test_all_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
             await held.enter_async_context(places.place(f"n{number}"))
         assert await _waits(places, "n9")
     assert not await _waits(places, "n9")
+
+
+async def test_slow_ones_leave_half_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that came first come to their end; one that is quick is never sent away."""
+    monkeypatch.setattr(taking, "SLOW_AFTER_S", 0.01)
+    places = Taking()
+    end = asyncio.Event()
+    away: list[int] = []
+
+    async def slow(number: int) -> int:
+        try:
+            async with places.place(f"n{number}"), places.arriving():
+                await end.wait()
+        except Unavailable as error:
+            assert "bring it again" in str(error)
+            away.append(number)
+        return number
+
+    tasks = [asyncio.create_task(slow(number)) for number in range(AT_ONCE)]
+    done, staying = await asyncio.wait(tasks[SLOW_AT_ONCE:], return_when=asyncio.ALL_COMPLETED)
+    assert not staying
+    assert sorted(away) == sorted(task.result() for task in done) == list(range(SLOW_AT_ONCE, AT_ONCE))
+    assert not any(task.done() for task in tasks[:SLOW_AT_ONCE])
+    for number in range(AT_ONCE):
+        assert not await _waits(places, f"q{number}")
+    end.set()
+    await asyncio.gather(*tasks)
+    assert len(away) == AT_ONCE - SLOW_AT_ONCE
+    late = asyncio.create_task(slow(AT_ONCE))  # room for slow ones again
+    assert await late == AT_ONCE
+    assert len(away) == AT_ONCE - SLOW_AT_ONCE

@@ -70,7 +70,9 @@ async def _arriving(
     node = _node(request)
     key = await service.rights.writable(node, attempt)
     async with keeping.taking.place(node):
-        yield keeping, key, await _body(request, most_bytes)
+        async with keeping.taking.arriving():
+            data = await _body(request, most_bytes)
+        yield keeping, key, data
 
 
 async def _body(request: AnyRequest, most: int) -> bytes:

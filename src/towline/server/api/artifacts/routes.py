@@ -1,7 +1,8 @@
 """Artifacts of an element: a page of what there is, and the content of a file.
 
 The content is a sequence of pieces, each ``length (4 bytes, big endian), SHA-256 of the data, data``; an
-empty piece says that it is whole. The digest is made on the node. The next piece is asked of the node when
+empty piece says that it is whole. A length of all ones says that the rest cannot be had, and the piece behind
+it why, in a sentence. The digest is made on the node. The next piece is asked of the node when
 the one before is handed on: what a slow reader waits for waits on the node's disk.
 """
 
@@ -20,14 +21,14 @@ from msgspec.structs import replace
 
 from towline.core.commands import AttemptKey
 from towline.core.rows import AttemptRow, TaskRow
-from towline.errors import Conflict, NotFound, RequestError, Unavailable
+from towline.errors import Conflict, Damaged, NotFound, RequestError, Unavailable
 from towline.model.states import ENDED, AttemptState, ElementState
 from towline.model.units import rfc3339
 from towline.model.views import ArtifactPage, ArtifactView
 from towline.server.api.artifacts.stored import Piece, find_stored
 from towline.server.api.logs import find_attempt
 from towline.server.api.service import MOST, Service, service_of
-from towline.wire.artifacts import Artifact, ArtifactsAnswer, ArtifactsCall
+from towline.wire.artifacts import FAILURE, Artifact, ArtifactsAnswer, ArtifactsCall
 
 AnyRequest = Request[Any, Any, Any]
 AttemptNumber = Annotated[int | None, Parameter(ge=1, le=MOST)]
@@ -93,8 +94,13 @@ def _stream(pieces: AsyncIterator[bytes], size_bytes: int) -> Stream:
 
 
 async def _packed(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
-    async for digest, data in pieces:
-        yield LENGTH.pack(len(data)) + digest + data
+    try:
+        async for digest, data in pieces:
+            yield LENGTH.pack(len(data)) + digest + data
+    except Damaged as error:
+        said = str(error).encode()
+        yield LENGTH.pack(FAILURE) + LENGTH.pack(len(said)) + hashlib.sha256(said).digest() + said
+        return
     yield LENGTH.pack(0) + hashlib.sha256(b"").digest()
 
 

@@ -34,20 +34,27 @@ class Stored:
         return self._manifest.entries[begin:end], following
 
     async def open(self, path: str, offset: int) -> tuple[int, AsyncIterator[Piece]]:
-        """(the size of a file, its pieces from ``offset`` on). Raises NotFound."""
+        """(the size of a file, its pieces from ``offset`` on, which raise Damaged). Raises NotFound, and
+        Damaged where the first piece is."""
         found = place_of(self._manifest.entries, path)
         if found is None:
             raise NotFound(f"There is no file {path[:200]!r}.")
         begin, entry = found
-        pieces = self._pieces(begin + offset, begin + entry.size_bytes)
-        return entry.size_bytes, pieces
+        at, end = begin + offset, begin + entry.size_bytes
+        return entry.size_bytes, self._pieces(await self._read(at, end), at, end)
 
-    async def _pieces(self, at: int, end: int) -> AsyncIterator[Piece]:
-        while at < end:
-            length = min(PIECE_BYTES, end - at)
-            data = await asyncio.to_thread(self._keeping.read, self._attempt, self._manifest, at, length)
+    async def _pieces(self, data: bytes, at: int, end: int) -> AsyncIterator[Piece]:
+        while data:
             at += len(data)
             yield hashlib.sha256(data).digest(), data
+            data = await self._read(at, end)
+
+    async def _read(self, at: int, end: int) -> bytes:
+        """Some of what is left; nothing at the end."""
+        if at >= end:
+            return b""
+        length = min(PIECE_BYTES, end - at)
+        return await asyncio.to_thread(self._keeping.read, self._attempt, self._manifest, at, length)
 
 
 async def find_stored(keeping: Keeping | None, attempt: AttemptKey | None) -> Stored | None:
