@@ -39,6 +39,8 @@ SETTLE_MS = 30_000
 """Between two pools that a server hands over."""
 TAKING_OVER_MS = 100
 """What loading a pool takes, where it is a small one."""
+TURN_S = 15.0
+"""A store has limits of its own, within which what was asked for is done or fails; this one is for none."""
 GIVE_UP_S = 2.0
 """What a server that stops waits for the store to hear of it."""
 
@@ -233,7 +235,7 @@ class Leases:
 
     async def _turn(self) -> None:
         try:
-            async with asyncio.timeout(self._lease_ms / 2000):
+            async with asyncio.timeout(TURN_S):
                 await self.turn()
         except (TowlineError, TimeoutError) as error:
             if not self._trouble:
