@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from towline.cli.arguments import AsJson
@@ -114,7 +113,7 @@ def _simulate(seeds: range, mode: str | None, processes: int, json: bool) -> int
             faults += verdict.fault_count
             broken += bool(verdict.broken)
             if json:
-                terminal.write(msgspec.json.encode(verdict).decode())
+                terminal.write_json(verdict)
             elif alone or verdict.broken:
                 terminal.write(str(verdict))
                 if alone:
