@@ -65,7 +65,7 @@ bench: machine $(VENV)/.ready-dev ## Run the benchmarks, as ratios in one run
 	$(BIN)/python -m benchmarks
 
 torture: setup ## Run thousands of simulated histories and hundreds of faults (about three hours)
-	$(BIN)/python -m towline.simulation 0 9999
+	$(BIN)/tow simulate --faults --seeds 0-9999 --processes $$(nproc)
 	TOWLINE_TEST_COLD=1 $(BIN)/pytest tests/e2e/test_jobs.py
 	TOWLINE_KILLS=200 $(BIN)/pytest tests/e2e/test_kill.py
 	TOWLINE_EPISODES=20 $(BIN)/pytest tests/e2e/test_recovery.py --timeout 3000

@@ -190,6 +190,7 @@ class Link:
                 taints=me.taints,
                 protects=me.protects,
                 disk_bytes=room.disk_bytes,
+                sent_boottime_ms=self._hello_ms,
             )
         )
 

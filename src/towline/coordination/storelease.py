@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -55,6 +55,11 @@ class LeaseStore(Protocol):
     async def server_put(self, row: ServerRow) -> None: ...
     async def server_list(self) -> list[ServerRow]: ...
     async def server_delete(self, id: str) -> bool: ...
+
+
+def _now_ms() -> int:
+    """Wall clock: for people only."""
+    return time.time_ns() // 1_000_000
 
 
 def boottime_ms() -> int:
@@ -321,7 +326,7 @@ class Leases:
         if lease is None or not lease.wanted or sent_ms < free_since_ms + after_ms:
             return
         row = self._rows[pool].lease
-        if await self._store.lease_take(row, self.id, time.time_ns() // 1_000_000):
+        if await self._store.lease_take(row, self.id, _now_ms()):
             self._log.info("took the lease", pool=pool, before=row.holder)
             lease.got(sent_ms, self._lease_ms)
 
@@ -337,7 +342,16 @@ class Leases:
         """Tell the store that these leases are free; where that fails they end by themselves."""
         with contextlib.suppress(TowlineError, TimeoutError):
             async with asyncio.timeout(GIVE_UP_S):
-                await self._store.lease_release(self.id, pools)
+                left = set(pools)
+                while left:
+                    left = await self._release(left)
+
+    async def _release(self, pools: Collection[str]) -> set[str]:
+        """Free them as they stand now; returns those that have changed meanwhile. Whatever their state, a
+        request that comes late could free a lease that this server has taken anew since, and trusts."""
+        rows = [row.lease for row in await self._store.lease_read()]
+        own = [row for row in rows if row.pool in pools and row.holder == self.id]
+        return {row.pool for row in own if not await self._store.lease_take(row, NOBODY, _now_ms())}
 
     async def close(self) -> None:
         """This server is none any more; ``run`` has ended. Leases that are still held are freed."""

@@ -91,7 +91,7 @@ class NodeUp(Struct, frozen=True, kw_only=True):
     """A node has opened its link. ``known`` are all attempts in its journal that it has not yet been
     told to forget, as they stand now. Under an unchanged ``node.instance``, an attempt that the pool
     has on the node and the node does not know was never received: it is ordered again. Under another
-    instance it is lost."""
+    instance it is lost. Raises Outdated where the node has said something else since."""
 
     node: NodeRow
     known: tuple[AttemptUpdate, ...] = ()

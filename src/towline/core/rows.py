@@ -179,6 +179,9 @@ class NodeRow(Struct, kw_only=True):
     """When what still runs there is stopped and queued again; None: it may end by itself."""
     lease_ms: int = 0
     """How long its node lease may last beyond the usual, as a server that stopped has said; 0: not."""
+    boot_id: str = ""
+    said_ms: int = 0
+    """When it said this, in CLOCK_BOOTTIME of that boot; 0: it does not tell."""
 
 
 class QueueRow(Struct, kw_only=True):

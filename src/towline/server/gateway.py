@@ -18,13 +18,14 @@ from towline.build import build
 from towline.core.commands import AttemptUpdate, LeaseShortened, Maintain, NodeDown, NodeUp, Order
 from towline.core.commands import Report as ReportCommand
 from towline.core.lease import short_for
+from towline.core.pool.membership import is_outdated
 from towline.core.rows import Changes, NodeRow, PoolSnapshot, SpecRow, TaskRow
 from towline.errors import NodeError, NotFound, Unavailable
 from towline.server.events import Feed
 from towline.server.leader import Leader
 from towline.server.link import Further, Link, Socket, not_connected, task_info
 from towline.server.logs.receiving import Receiving
-from towline.server.plausible import implausible
+from towline.server.plausible import implausible, node_row
 from towline.server.settings import Settings
 from towline.wire.artifacts import ArtifactsAnswer, ArtifactsCall
 from towline.wire.exec import ExecSaid, Open
@@ -98,6 +99,8 @@ class Gateway:
         self._links: dict[str, Link] = {}
         self._newest: dict[str, Link] = {}
         """Each node's latest link from its Hello on, joined or not: only its end is the node's."""
+        self._said: dict[str, NodeRow] = {}
+        """What each node has said last, also where that link has ended since."""
         self._specs: dict[str, SpecRow] = {}
         self._namespaces: dict[str, str] = {}
         """By job, as ``_specs``."""
@@ -233,7 +236,12 @@ class Gateway:
             return Refused(message=f"the certificate is that of {node}, not of {hello.node}")
         if (wrong := implausible(hello)) is not None:
             return Refused(message=f"this cannot be a node, since {wrong}")
-        return None if self._leader.leads else self._not_leading()
+        if not self._leader.leads:
+            return self._not_leading()
+        said = self._said.get(hello.node)
+        if said is not None and is_outdated(node_row(hello), said):
+            return Refused(message="this node has opened another link since", retry_ms=NOT_LEADING_RETRY_MS)
+        return None
 
     def _not_leading(self) -> Refused:
         if self._peers is None:
@@ -251,7 +259,8 @@ class Gateway:
         """Read and write side by side; the first to end ends the other."""
         assert self._leader is not None
         self._newest[link.node] = link
-        command = NodeUp(node=_node_row(hello), known=hello.known)
+        row = self._said[link.node] = node_row(hello)
+        command = NodeUp(node=row, known=hello.known)
         self._leader.put(command, lambda answer: self._joined(link, answer))
         writer = asyncio.create_task(link.write())
         reader = asyncio.create_task(self._read(link, frames))
@@ -473,24 +482,6 @@ async def _first(frames: AsyncIterator[bytes]) -> FromAgent | None:
 def _spoken(hello: Hello) -> tuple[int, int]:
     """(the oldest, the newest) version that an agent speaks."""
     return hello.version, max(hello.version, hello.newest)
-
-
-def _node_row(hello: Hello) -> NodeRow:
-    return NodeRow(
-        id=hello.node,
-        name=hello.name,
-        instance=hello.instance,
-        state="ready",
-        cpu_milli=hello.cpu_milli,
-        memory_bytes=hello.memory_bytes,
-        pids=hello.pids,
-        labels=hello.labels,
-        runtimes=hello.runtimes,
-        gpus=hello.gpus,
-        taints=hello.taints,
-        protects=hello.protects,
-        disk_bytes=hello.disk_bytes,
-    )
 
 
 def _unheard(_: object) -> None:

@@ -84,7 +84,9 @@ class Intake:
         policy: PolicySource | None = None,
         check_secrets: SecretsCheck | None = None,
         check_runtimes: RuntimesCheck | None = None,
+        new_id: Callable[[], str] | None = None,
     ) -> None:
+        self._new_id = new_id or new_job_id
         self._check_runtimes = check_runtimes
         self._check_secrets = check_secrets
         self._policy = policy
@@ -113,7 +115,9 @@ class Intake:
         )
         at = (self._namespace, key)
         while (before := self._under_way.get(at)) is not None:
-            await before
+            await asyncio.wait(
+                [before]
+            )  # not the future itself: a caller that goes away would end it for all
         done = self._under_way[at] = asyncio.get_running_loop().create_future()
         try:
             return await self._submit_once(prepared, key)
@@ -126,7 +130,7 @@ class Intake:
             namespace=self._namespace,
             key=key,
             digest=prepared.digest,
-            job=new_job_id(),
+            job=self._new_id(),
             pool=self._pool,
         )
         stands = await self._reserver.reserve(wanted)

@@ -1,5 +1,1 @@
-"""A pool with simulated nodes, links, clients and faults in virtual time; every run replays from its seed."""
-
-from towline.simulation.run import Verdict, simulate
-
-__all__ = ["Verdict", "simulate"]
+"""Pools in virtual time: workloads that are replayed, and servers, nodes and clients with faults."""

@@ -209,6 +209,8 @@ node = Table(
     _number("drain_at", optional=True),
     _number("drain_until", optional=True),
     _number("lease_ms"),
+    _text("boot_id"),
+    _number("said_ms"),
     _id("pool"),
 )
 Index("node_by_pool", node.c.pool, node.c.id)

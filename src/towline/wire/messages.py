@@ -26,7 +26,9 @@ from towline.wire.versions import VERSION as VERSION
 
 class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     """Agent's first message. ``known``: every attempt in the node's journal, as in ``core`` NodeUp.
-    ``version`` is the oldest that it speaks, ``newest`` the newest (0: there is but one); see versions.py."""
+    ``version`` is the oldest that it speaks, ``newest`` the newest (0: there is but one); see versions.py.
+    ``sent_boottime_ms``: by what was said later on another link, this is out of date (0: it does not
+    tell)."""
 
     version: int
     newest: int = 0
@@ -45,6 +47,7 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     taints: tuple[str, ...] = ()
     protects: dict[str, tuple[str, ...]] = {}
     disk_bytes: int = 0
+    sent_boottime_ms: int = 0
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):

@@ -9,7 +9,7 @@ import pytest
 
 from towline.coordination.port import Lease
 from towline.coordination.storelease import FORGET_MS, SETTLE_MS, Leases
-from towline.core.leadership import LEASE_MS, NOBODY, STAGGER_MS, ServerRow
+from towline.core.leadership import LEASE_MS, NOBODY, STAGGER_MS, LeaseRow, ServerRow
 from towline.errors import StoreError
 from towline.store.memory import MemoryStore
 
@@ -228,3 +228,24 @@ async def test_the_clock_ends_a_lease_also_where_the_store_hangs(cluster: Cluste
     cluster.now_ms += LEASE_MS
     await asyncio.wait_for(lease.leaving(), 30)
     running.cancel()
+
+
+async def test_a_release_that_comes_late_frees_nothing(cluster: Cluster) -> None:
+    """The server gave it up, has not heard that it is free, and has taken it again."""
+    a, b = cluster.server("a"), cluster.server("b")
+    await cluster.want(a)
+    await cluster.pass_by(2_000, a, b)
+    late: list[LeaseRow] = []
+
+    async def lost(expected: LeaseRow, *_: object) -> bool:
+        late.append(expected)
+        raise StoreError("it is on its way yet")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.store, "lease_take", lost)
+        await a.lease("p").give_up()
+    again = await cluster.want(a)
+    await cluster.pass_by(1_000, a, b)
+    assert again.held
+    assert not await cluster.store.lease_take(late[0], NOBODY, 1)
+    assert await cluster.holder() == "a"

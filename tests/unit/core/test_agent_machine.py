@@ -59,6 +59,13 @@ def test_an_order_goes_from_start_over_the_report_to_forget(tell: Driver) -> Non
     assert tell.machine.unacknowledged == set()
 
 
+def test_what_an_earlier_agent_has_handed_over_is_forgotten_by_the_journal_too(tell: Driver) -> None:
+    """A supervisor that stood still starts it while this agent prepares it once more."""
+    tell(start(), on.Changed([update(A, "running"), finished(A)]), on.Flush())
+    assert tell(on.Acked(1, 1, (A,))) == [out.Forget((A,))]
+    assert tell(on.Prepared([(A, "plan")])) == []
+
+
 def test_an_order_that_comes_twice_starts_once_and_is_answered_again(tell: Driver) -> None:
     tell(start(), on.Prepared([(A, "plan")]), on.Changed([finished(A)]), on.Flush())
     assert tell(start()) == []

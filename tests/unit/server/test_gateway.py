@@ -479,3 +479,26 @@ async def test_leases_that_are_too_short_for_so_many_nodes_are_told_of(tmp_path:
     await asyncio.gather(*(agent.serving for agent in agents))
     world.leader.end()
     await running
+
+
+async def test_a_hello_that_comes_late_changes_nothing(world: World) -> None:
+    agent = await linked(world, sent_boottime_ms=200)
+    await world.leader.ask(submit_command("j1", a=task()))
+    await agent.hear(Start)
+    given_up = Agent(world.gateway)
+    given_up.say(hello(sent_boottime_ms=100))
+    refused = await given_up.hear(Refused)
+    assert "another link since" in refused.message
+    assert refused.retry_ms is not None
+    given_up.hang_up()
+    await given_up.serving
+    assert world.leader.opinion(lambda pool: pool.nodes_view())[0].state == "ready"
+    agent.say(Report(seq=1, updates=report(("j1", 0, 0, 1)).updates))
+    assert (await agent.hear(Ack)).forget == ("j1-0-0-1",)
+    agent.hang_up()
+    await agent.serving
+    late = Agent(world.gateway)
+    late.say(hello(sent_boottime_ms=150))
+    assert "another link since" in (await late.hear(Refused)).message
+    late.hang_up()
+    await late.serving

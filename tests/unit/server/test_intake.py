@@ -33,6 +33,14 @@ async def test_a_key_makes_one_job_however_often_it_comes(rig: Rig, intake: Inta
     assert len(await rig.store.jobs("default", None, 10)) == 1
 
 
+async def test_a_caller_that_goes_away_takes_nobody_along(intake: Intake) -> None:
+    callers = [asyncio.create_task(intake.submit(body(), "k")) for _ in range(3)]
+    await asyncio.sleep(0)
+    callers[1].cancel()
+    assert (await callers[0])[0] == (await callers[2])[0]
+    assert callers[1].cancelled()
+
+
 async def test_spaces_and_escapes_make_no_difference_and_content_does(intake: Intake) -> None:
     first = await intake.submit(body(), "k")
     spaced = msgspec.json.format(body(), indent=4).replace(b"job", b"\\u006aob")

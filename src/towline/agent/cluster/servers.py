@@ -21,7 +21,9 @@ class Servers:
         first: str,
         told: Sequence[str] = (),
         keep: Callable[[tuple[str, ...]], None] = lambda _: None,
+        shuffle: Callable[[list[str]], None] = random.shuffle,
     ) -> None:
+        self._shuffle = shuffle
         self._fixed = (first,)
         self._told = tuple(told)
         self._keep = keep
@@ -47,7 +49,7 @@ class Servers:
         those that could not be reached."""
         if not self._queue:
             others = [url for url in self.all if url != self.current]
-            random.shuffle(others)
+            self._shuffle(others)
             self._queue = [self.current, *others] if self.current in self.all else others
             self._queue.sort(key=lambda url: url in self._failed)
         return self._queue.pop(0)
@@ -64,7 +66,7 @@ class Servers:
     def silent(self) -> None:
         """The server of the link says nothing: others are asked before it."""
         others = [url for url in self.all if url != self.current]
-        random.shuffle(others)
+        self._shuffle(others)
         self._queue = [*others, self.current]
 
     def welcomed(self, url: str, told: Sequence[str]) -> None:

@@ -1,5 +1,5 @@
-"""``tow simulate``: what a policy or a cluster would do, on a trace, in virtual time; and ``tow events
-export``, which writes such a trace."""
+"""``tow simulate``: what a policy or a cluster would do, on a trace, in virtual time, or what servers do
+while everything breaks; and ``tow events export``, which writes such a trace."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import typer
 
 from towline.cli.simulate import exporting
 from towline.cli.simulate.events import events
+from towline.cli.simulate.faults import simulate as faults
 from towline.cli.simulate.openb import openb
 from towline.cli.simulate.swf import swf
 
-simulate = typer.Typer(
-    help="Replay a trace in virtual time, through the scheduler that runs in production.",
-    no_args_is_help=True,
-)
+simulate = typer.Typer(invoke_without_command=True)
 
 
 def add(app: typer.Typer) -> None:
     exporting.add(app)
+    simulate.callback()(faults)
     simulate.command("events")(events)
     simulate.command("openb")(openb)
     simulate.command("swf")(swf)

@@ -296,6 +296,7 @@ class AgentMachine:
                 attempt.update = update
                 attempt.phase = phase
                 attempt.plan = None
+                attempt.journaled = True  # also where an earlier agent has handed it over
             self._outbox.add(name)
         return effects
 

@@ -8,6 +8,7 @@ from towline.core.lease import PROTECTION
 from towline.core.pool.reports import finish_unheard, lose, report
 from towline.core.pool.state import PoolState
 from towline.core.rows import AttemptRow, NodeRow
+from towline.errors import Outdated
 from towline.model.states import AttemptState, Reason
 
 TICK_MS = 2_000
@@ -18,10 +19,18 @@ PAUSE_MS = 2_000
 READY, NODE_LOST = "ready", "lost"
 
 
+def is_outdated(row: NodeRow, held: NodeRow) -> bool:
+    """Whether a node said ``row`` before ``held``: on a link that it has given up, where the network was
+    slow. What it did not know then it may well run now."""
+    return row.boot_id == held.boot_id and 0 < row.said_ms < held.said_ms
+
+
 def join(pool: PoolState, command: NodeUp) -> tuple[str, ...]:
-    """A node has opened its link; returns the attempts that it may forget."""
+    """A node has opened its link; returns the attempts that it may forget. Raises Outdated."""
     row = command.node
     node = pool.nodes.get(row.id)
+    if node is not None and is_outdated(row, node.row):
+        raise Outdated(f"Node {row.name} has opened another link since.")
     if node is None:
         node = add_node(pool, row, connected=True)
     elif node.row.instance != row.instance:

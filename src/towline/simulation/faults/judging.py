@@ -1,4 +1,4 @@
-"""Judges a run: the store's record against what the nodes really did."""
+"""Judges a whole history: the store's record against what containers really did."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from towline.core.commands import attempt_id
 from towline.core.rows import AttemptRow, ElementRow, EventRow, RangeRow, TaskRow
 from towline.model.job import JobSpec
-from towline.simulation.node import History
-from towline.store.port import Store
-
-POOL = "default"
-ENDED = ("succeeded", "failed", "cancelled", "skipped")
+from towline.simulation.faults.storing import now
+from towline.simulation.faults.truth import ENDED, Truth
+from towline.store.memory import MemoryStore
 
 
 class Record:
@@ -40,125 +38,107 @@ class Record:
         return None
 
 
-async def read(store: Store, job: str) -> Record | None:
-    found = await store.job(job)
+def read(store: MemoryStore, job: str) -> Record | None:
+    found = now(store.job(job))
     if found is None:
         return None
     row, spec = found
-    record = Record(job, spec.spec, row.state, await store.tasks(job))
+    record = Record(job, spec.spec, row.state, now(store.tasks(job)))
     for task in record.tasks:
-        page = await store.elements(job, task.task, task.first - 1, task.last)
+        page = now(store.elements(job, task.task, task.first - 1, task.last))
         record.elements |= {(task.task, element.index): element for element in page.elements}
         record.attempts |= {(task.task, row.index, row.number): row for row in page.attempts}
         record.ranges += page.ranges
     return record
 
 
-async def judge(store: Store, accepted: set[str], history: History) -> list[str]:
-    """Every promise that is broken, in words; an empty list is a pass."""
+def judge(store: MemoryStore, truth: Truth, pools: list[str], *, healed: bool) -> list[str]:
+    """Every promise that is broken, in words; an empty list is a pass. ``healed``: everything has to have
+    ended."""
     faults: list[str] = []
-    events = await store.events(POOL, 0, 1_000_000)
-    retried = _retried(events)
-    for attempt, times in history.starts.items():
-        if len(times) > 1:
-            faults.append(f"{attempt} was started {len(times)} times")
-    for job in sorted(accepted):
-        record = await read(store, job)
+    retried: dict[str | None, dict[tuple[str, int], int]] = {}
+    for pool in pools:
+        events = now(store.events(pool, 0, 1_000_000))
+        retried |= _retried(events)
+        faults += _judge_events(pool, events)
+    for job in sorted(truth.accepted):
+        record = read(store, job)
         if record is None:
             faults.append(f"{job} was accepted and is not in the store")
             continue
         record.retried = retried.get(job, {})
-        faults += _judge_job(record, history)
-    faults += _judge_events(events)
+        faults += _judge_job(record, truth, healed)
     return faults
 
 
-def _judge_job(record: Record, history: History) -> Iterator[str]:
-    if record.state not in ENDED:
+def _judge_job(record: Record, truth: Truth, healed: bool) -> Iterator[str]:
+    if healed and record.state not in ENDED:
         yield f"{record.job} has not ended: {record.state}"
     for task in record.tasks:
         spec = list(record.spec.tasks.values())[task.task]
         most = 1 + spec.retries.limit + spec.retries.lost
         for index in range(task.first, task.last + 1):
+            where = f"{record.job}/{task.name}.{index}"
             state = record.state_of(task.task, index)
-            if state not in ENDED:
-                yield f"{record.job}/{task.name}.{index} has not ended: {state}"
+            if healed and state not in ENDED:
+                yield f"{where} has not ended: {state}"
             element = record.elements.get((task.task, index))
             if element is not None:
-                yield from _judge_element(record, task.name, element, history)
+                yield from _judge_element(record, where, element, truth)
                 tries = element.number - record.preemptions(task.task, index)
                 allowed = most * (1 + record.retried.get((task.name, index), 0))
                 if tries > allowed:
-                    yield f"{record.job}/{task.name}.{index} had {tries} attempts of {allowed}"
-        yield from _judge_needs(record, task, history)
+                    yield f"{where} had {tries} attempts of {allowed}"
+        yield from _judge_needs(record, task, truth)
 
 
-def _judge_element(record: Record, name: str, element: ElementRow, history: History) -> Iterator[str]:
-    where = f"{record.job}/{name}.{element.index}"
+def _judge_element(record: Record, where: str, element: ElementRow, truth: Truth) -> Iterator[str]:
     numbers = [key[2] for key in record.attempts if key[:2] == (element.task, element.index)]
     if sorted(numbers) != list(range(1, element.number + 1)):
         yield f"{where} has the attempts {numbers}, its newest is {element.number}"
-    yield from _judge_lives(record, where, element, history)
     for number in numbers:
         row = record.attempts[(element.task, element.index, number)]
-        if row.state not in ("finished", "lost"):
+        if element.state in ENDED and row.state not in ("finished", "lost"):
             yield f"{where} has ended and its attempt {number} is {row.state}"
     attempt = attempt_id((record.job, element.task, element.index, element.number))
-    end = history.ends.get(attempt)
-    if element.state == "succeeded" and (end is None or end[1] != 0):
-        yield f"{where} succeeded, really {attempt} ended with {end}"
-    if element.state == "failed" and element.reason == "exited" and (end is None or end[1] < 1):
-        yield f"{where} failed, really {attempt} ended with {end}"
+    life = truth.lives.get(attempt)
+    code = life.code if life is not None and life.ended_us is not None else None
+    if element.state == "succeeded" and code != 0:
+        yield f"{where} succeeded, really {attempt} is {life}"
+    if element.state == "failed" and element.reason == "exited" and not code:
+        yield f"{where} failed, really {attempt} is {life}"
 
 
-def _judge_lives(record: Record, where: str, element: ElementRow, history: History) -> Iterator[str]:
-    """Under stop no attempt may begin while an earlier one lives."""
-    if list(record.spec.tasks.values())[element.task].on_disconnect != "stop":
-        return
-    last_ms = 0
-    for number in range(1, element.number + 1):
-        attempt = attempt_id((record.job, element.task, element.index, number))
-        for began_ms in history.starts.get(attempt, ()):
-            if began_ms < last_ms:
-                yield f"{where} began attempt {number} {last_ms - began_ms} ms before an earlier one's end"
-            last_ms = max(last_ms, _end_ms(history, attempt, began_ms))
-
-
-def _end_ms(history: History, attempt: str, began_ms: int) -> int:
-    ended = history.ends.get(attempt)
-    return ended[0] if ended is not None else history.killed.get(attempt, began_ms)
-
-
-def _judge_needs(record: Record, task: TaskRow, history: History) -> Iterator[str]:
+def _judge_needs(record: Record, task: TaskRow, truth: Truth) -> Iterator[str]:
     """No element may have started before what it needs had really succeeded."""
     names = list(record.spec.tasks)
     spec = record.spec.tasks[task.name]
     for (position, index), element in record.elements.items():
         if position != task.task:
             continue
-        first = history.starts.get(attempt_id((record.job, position, index, 1)))
+        first = truth.lives.get(attempt_id((record.job, position, index, 1)))
         for need in spec.needs:
             other = record.tasks[names.index(need.task)]
             wanted = [index] if need.each else range(other.first, other.last + 1)
             for needed in wanted:
-                end = _success(record, other.task, needed, history)
-                if end is None or (first and first[0] < end):
+                end = _success(record, other.task, needed, truth)
+                if end is None or (first is not None and first.began_us < end):
                     where = f"{record.job}/{task.name}.{index}"
                     yield f"{where} was placed ({element.state}) before {need.task}.{needed} succeeded"
 
 
-def _success(record: Record, task: int, index: int, history: History) -> int | None:
+def _success(record: Record, task: int, index: int, truth: Truth) -> int | None:
     element = record.elements.get((task, index))
     if element is None or element.state != "succeeded":
         return None
-    end = history.ends.get(attempt_id((record.job, task, index, element.number)))
-    return end[0] if end is not None and end[1] == 0 else None
+    life = truth.lives.get(attempt_id((record.job, task, index, element.number)))
+    return life.ended_us if life is not None and life.code == 0 else None
 
 
-def _judge_events(events: list[EventRow]) -> Iterator[str]:
+def _judge_events(pool: str, events: list[EventRow]) -> Iterator[str]:
     numbers = [event.number for event in events]
     if numbers != list(range(1, len(numbers) + 1)):
-        yield "the stream has gaps or repetitions"
+        yield f"the stream of {pool} has gaps or repetitions"
     ended: dict[tuple[str | None, str, int], str] = {}
     keys: list[str] = []
     for event in events:
