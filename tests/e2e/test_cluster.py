@@ -118,6 +118,7 @@ def test_two_nodes_join_and_run_what_a_user_submits_from_elsewhere(cluster: Clus
     user.tow("wait", job, status=1)
 
     # A node that is gone is forgotten, and its certificate opens nothing any more.
+    until(lambda: cluster.state("n1") != "disconnected", "n1 to be back")
     assert "is connected" in cluster.admin.tow("node", "forget", "n1", status=2).stderr
     agents[0].send_signal(signal.SIGTERM)
     agents[0].wait()

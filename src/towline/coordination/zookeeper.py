@@ -135,24 +135,15 @@ class ZooKeeperLeases:
         return await self._write(LeaseRow(lease.pool, holder, lease.renewals + 1, at_ms), version)
 
     async def lease_renew(self, holder: str, pools: Sequence[str]) -> list[str]:
-        return await self._each(holder, pools, lambda row: row._replace(renewals=row.renewals + 1))
+        renewed = await asyncio.gather(*(self._renew(holder, pool) for pool in pools))
+        return sorted(pool for pool, done in zip(pools, renewed, strict=True) if done)
 
-    async def lease_release(self, holder: str, pools: Sequence[str]) -> list[str]:
-        return await self._each(
-            holder, pools, lambda row: row._replace(holder=NOBODY, renewals=row.renewals + 1)
-        )
-
-    async def _each(
-        self, holder: str, pools: Sequence[str], change: Callable[[LeaseRow], LeaseRow]
-    ) -> list[str]:
-        changed = await asyncio.gather(*(self._change(holder, pool, change) for pool in pools))
-        return sorted(pool for pool, done in zip(pools, changed, strict=True) if done)
-
-    async def _change(self, holder: str, pool: str, change: Callable[[LeaseRow], LeaseRow]) -> bool:
-        """Whether ``holder`` had it, and has changed it. A read may have been of a replica that lags."""
+    async def _renew(self, holder: str, pool: str) -> bool:
+        """Whether ``holder`` has it, and has renewed it. A read may have been of a replica that lags."""
         for turn in range(_TRIES):
             lease, version = await self._read(pool)
-            if lease.holder == holder and holder != NOBODY and await self._write(change(lease), version):
+            later = lease._replace(renewals=lease.renewals + 1)
+            if lease.holder == holder != NOBODY and await self._write(later, version):
                 return True
             if turn + 1 < _TRIES:
                 if turn > 0 and lease.holder != holder:

@@ -109,6 +109,7 @@ class DockerPlans:
     def __call__(self, node: str, attempt: str, script: str, **fields: Any) -> Plan:
         job, task, index, number = attempt.rsplit("-", 3)
         tow = {"TOW_JOB": job, "TOW_TASK": task, "TOW_INDEX": index, "TOW_ATTEMPT": number}
+        tow["TEST_NODE"] = node
         image = self._image
         argv, env = final_argv_env(("sh", "-c", script), None, {}, tow, image.config)
         data = docker_data(

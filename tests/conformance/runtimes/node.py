@@ -172,9 +172,9 @@ class Node:
         )
 
     def processes_of(self, plan: Plan) -> list[int]:
-        """Those that live and have the attempt's own environment."""
-        names = ("TOW_JOB", "TOW_INDEX", "TOW_OUT")
-        mine = [plan.env[name] for name in names]
+        """Those that live and have the attempt's own environment, on this node: others run beside it."""
+        names = ("TOW_JOB", "TOW_INDEX", "TOW_OUT", "TEST_NODE")
+        mine = [plan.env.get(name) for name in names]
         found = ((pid, kernel.environment(pid)) for pid in kernel.processes())
         return [pid for pid, env in found if [env.get(name) for name in names] == mine]
 

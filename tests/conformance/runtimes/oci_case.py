@@ -32,6 +32,7 @@ def _plan(
 ) -> Plan:
     job, task, index, number = attempt.rsplit("-", 3)
     tow = {"TOW_JOB": job, "TOW_TASK": task, "TOW_INDEX": index, "TOW_ATTEMPT": number}
+    tow["TEST_NODE"] = node
     argv, env = final_argv_env(("sh", "-c", script), None, {}, tow, image.config)
     given = {
         "runtime": "oci",

@@ -38,6 +38,7 @@ def process_plan(node: str, attempt: str, script: str, **fields: object) -> Plan
         "TOW_INDEX": index,
         "TOW_ATTEMPT": number,
         "TOW_OUT": out,
+        "TEST_NODE": node,
     }
     given = {
         "runtime": "process",

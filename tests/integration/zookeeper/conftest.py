@@ -39,9 +39,6 @@ class Leased(MemoryStore):
     async def lease_renew(self, holder: str, pools: Sequence[str]) -> list[str]:
         return await self.leases.lease_renew(holder, pools)
 
-    async def lease_release(self, holder: str, pools: Sequence[str]) -> list[str]:
-        return await self.leases.lease_release(holder, pools)
-
     async def own_rows(self) -> list[PoolLease]:
         return await super().lease_read()
 

@@ -21,7 +21,7 @@ STORE = "store"
 PATIENCE_S = 4.0
 """After so long a server gives up what it has asked for."""
 FAILS, HALF_KNOWN, OLD_RECORD = 0.003, 0.003, 0.5
-CHANGING = ("commit", "raise_term", "reserve", "lease_take", "lease_renew", "lease_release")
+CHANGING = ("commit", "raise_term", "reserve", "lease_take", "lease_renew")
 
 
 class Database:

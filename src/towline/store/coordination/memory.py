@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from towline.core.leadership import NOBODY, LeaseRow
+from towline.core.leadership import LeaseRow
 from towline.store.coordination.rows import PoolLease, ServerRow
 
 
@@ -37,14 +37,9 @@ class MemoryCoordination:
         return True
 
     async def lease_renew(self, holder: str, pools: Sequence[str]) -> list[str]:
-        return self._change(holder, pools, lambda row: row._replace(renewals=row.renewals + 1))
-
-    async def lease_release(self, holder: str, pools: Sequence[str]) -> list[str]:
-        return self._change(holder, pools, lambda row: row._replace(holder=NOBODY, renewals=row.renewals + 1))
-
-    def _change(self, holder: str, pools: Sequence[str], change: Callable[[LeaseRow], LeaseRow]) -> list[str]:
         own = [pool for pool in sorted(pools) if pool in self._leases and self._leases[pool].holder == holder]
-        self._leases.update((pool, change(self._leases[pool])) for pool in own)
+        for pool in own:
+            self._leases[pool] = self._leases[pool]._replace(renewals=self._leases[pool].renewals + 1)
         return own
 
     async def server_put(self, row: ServerRow) -> None:

@@ -26,16 +26,12 @@ class CoordinationStore(Protocol):
         ...
 
     async def lease_take(self, expected: LeaseRow, holder: str, at_ms: int) -> bool:
-        """Give the lease to ``holder``, unless its (holder, renewals) are others than ``expected`` by now;
-        ``renewals`` rise by one. False where nothing was changed."""
+        """Give the lease to ``holder`` (NOBODY: free it), unless its (holder, renewals) are others than
+        ``expected`` by now; ``renewals`` rise by one. False where nothing was changed."""
         ...
 
     async def lease_renew(self, holder: str, pools: Sequence[str]) -> list[str]:
         """Raise ``renewals`` by one for those of these pools whose lease ``holder`` has; returns them."""
-        ...
-
-    async def lease_release(self, holder: str, pools: Sequence[str]) -> list[str]:
-        """Free those of these leases that ``holder`` has, raising ``renewals`` by one; returns them."""
         ...
 
     async def server_put(self, row: ServerRow) -> None:

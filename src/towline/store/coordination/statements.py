@@ -44,10 +44,6 @@ def lease_renew() -> Update:
     return update(lease).where(*own).values(renewals=lease.c.renewals + _ONE)
 
 
-def lease_release() -> Update:
-    return lease_renew().values(holder=_p("nobody"))
-
-
 def server_put(insert: Insert) -> Any:
     statement = insert(server).values({name: _p(name) for name in SERVER})
     changed = {name: statement.excluded[name] for name in SERVER if name != "id"}

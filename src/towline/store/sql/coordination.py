@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from msgspec import structs
 
-from towline.core.leadership import NOBODY, LeaseRow
+from towline.core.leadership import LeaseRow
 from towline.store.coordination import statements
 from towline.store.coordination.rows import PoolLease, ServerRow
 from towline.store.sql.plans import Ask, Cells, Plan, Running, first
@@ -28,16 +27,9 @@ class SqlCoordination(Running):
         return await self._change(statements.lease_take, values, urgent=True) == 1
 
     async def lease_renew(self, holder: str, pools: Sequence[str]) -> list[str]:
-        return await self._change_own(statements.lease_renew, {"owner": holder}, pools)
-
-    async def lease_release(self, holder: str, pools: Sequence[str]) -> list[str]:
-        return await self._change_own(statements.lease_release, {"owner": holder, "nobody": NOBODY}, pools)
-
-    async def _change_own(
-        self, make: Callable[..., Any], values: dict[str, Any], pools: Sequence[str]
-    ) -> list[str]:
         pools = sorted(pools)  # one order for all who change several: nobody waits in a circle
-        changed = await self._change_each(make, [values | {"which": pool} for pool in pools], urgent=True)
+        values = [{"owner": holder, "which": pool} for pool in pools]
+        changed = await self._change_each(statements.lease_renew, values, urgent=True)
         return [pool for pool, count in zip(pools, changed, strict=True) if count == 1]
 
     async def server_put(self, row: ServerRow) -> None:

@@ -82,7 +82,7 @@ async def test_a_server_says_where_a_caller_is_and_the_token_who(doors: Doors) -
 
 async def test_a_server_vouches_for_its_socket_and_for_nodes(doors: Doors) -> None:
     assert await doors.who(doors.server(), Caller(source="socket of s1", local=True)) is LOCAL
-    issued = int(NOW.timestamp() * 1000) + 60_000
+    issued = int(datetime.datetime.now(datetime.UTC).timestamp() * 1000) + 60_000  # after its enrolment
     found = await doors.who(doors.server(), Caller(source="x", node=NODE, issued_at=issued))
     assert found is not None and found.node == NODE and found.role is None
     assert await doors.who(doors.server(), Caller(source="x", node=NODE, issued_at=1)) is None
