@@ -15,7 +15,7 @@ from tests import postgres
 from tests.e2e.home import Maker, until
 from tests.e2e.test_cluster import Cluster
 
-pytestmark = pytest.mark.one_machine  # makes its own cluster
+pytestmark = pytest.mark.one_machine("makes a cluster of its own")
 LONG = "i=0; while [ ! -e {go} ]; do sleep 0.1; done; echo went on"
 
 
