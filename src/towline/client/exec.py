@@ -33,6 +33,7 @@ from towline.wire.exec import (
     encode,
 )
 
+_NOT_NOW = 503
 _OPEN_TIMEOUT_S = 30.0
 _LOST = "The connection to the server is lost; what ran inside was killed with it."
 
@@ -128,6 +129,8 @@ async def opened(at: str | Remote, path: str, wanted: Open) -> AsyncGenerator[Ex
         connection = await _connected(at, path)
     except InvalidStatus as error:
         status = error.response.status_code
+        if status == _NOT_NOW:
+            raise Unavailable(f"The server cannot do this now: {_said(error)}") from None
         raise RequestError(f"The server at {at} refuses to run commands ({status}): {_said(error)}") from None
     except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError) as error:
         if isinstance(at, Remote):
@@ -147,8 +150,13 @@ async def _connected(at: str | Remote, path: str) -> ClientConnection:
     if isinstance(at, Remote):
         options |= {"ssl": at.context(), "additional_headers": at.headers, "proxy": None}
         for url in at.urls[:-1]:
-            with contextlib.suppress(OSError, TimeoutError, InvalidMessage, EOFError):
+            try:
                 return await connect(f"wss{url.removeprefix('https')}{path}", **options)
+            except InvalidStatus as error:
+                if error.response.status_code != _NOT_NOW:
+                    raise
+            except (OSError, TimeoutError, InvalidMessage, EOFError):
+                continue
         return await connect(f"wss{at.urls[-1].removeprefix('https')}{path}", **options)
     return await unix_connect(at, f"ws://localhost{path}", **options)
 

@@ -48,6 +48,8 @@ class Ensemble:
             raise ValueError(f"{what}: it is no URL") from None
         if parts.scheme != SCHEME:
             raise ValueError(f"{what}: it begins with {repr(parts.scheme) if parts.scheme else 'no scheme'}")
+        if "@" in url and "@" not in parts.netloc:
+            raise ValueError(f"{what}: escape what is special in its password (/ is %2F)")
         login, _, hosts = parts.netloc.rpartition("@")
         named = hosts.split(",")
         for host in named:

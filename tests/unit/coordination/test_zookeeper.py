@@ -37,6 +37,7 @@ def test_a_password_may_have_any_sign() -> None:
         ("zk://a,,b/t", "'' is no HOST"),
         ("zk://a:b:c/t", "is no HOST"),
         ("zk://secret@a/t", "needs a password"),
+        ("zk://u:secret/x@a/t", "escape what is special"),
         ("zk://a", "name the path"),
         ("zk://a/", "name the path"),
         ("zk://a/t?x=1", "and no more"),

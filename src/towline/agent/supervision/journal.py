@@ -180,7 +180,8 @@ class Journal:
         self.instance = begun[-1].instance if begun else secrets.token_hex(8)
         self._boot_id = boot_id
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._file, end)
+        if end != len(data):  # it would give back the room that is taken behind the end
+            os.ftruncate(self._file, end)
         self._bytes = self._floor = end
         self._taken = 0
         self._take_ahead()

@@ -97,6 +97,8 @@ class Archive:
         self._thread = threading.Thread(target=self._run, name="log-archive", daemon=True)
         self._extents: dict[str, Extent] = {}
         self._file = -1
+        self._ended: dict[int, int] = {}
+        """Segments that are written to their end, with that, and are not noted as sealed yet."""
         self._number = 0
         self._end = 0
 
@@ -184,7 +186,8 @@ class Archive:
                 pieces.clear()
         self._index.add(pieces)
         if end == 0:
-            self._segments.remove(number)
+            if not data or self._segments.path(number).exists():  # another server's object is left as it is
+                self._segments.remove(number)
             return
         if end < len(data):
             with contextlib.suppress(FileNotFoundError):  # an object is left as it is
@@ -211,12 +214,7 @@ class Archive:
                 return self._work.get(timeout=left_s)
             except queue.Empty:
                 self._seal_at_s = None
-                if self._file >= 0:
-                    try:
-                        self._seal()
-                    except OSError as error:
-                        structlog.get_logger("server.logs").warning("not sealed", error=str(error))
-                        self._seal_at_s = time.monotonic() + self._seal_s
+                self._seal_or_later()
 
     def _hold(self, held: _Hold) -> None:
         if self._file >= 0 and self._seal_at_s is None:
@@ -287,7 +285,7 @@ class Archive:
         self._index.add(pieces)
         self._end = position
         if self._end >= self._segment_bytes:
-            self._seal()
+            self._seal_or_later()  # what was appended is durable, whatever becomes of that
 
     def _extent(self, attempt: str) -> Extent:
         found = self._extents.get(attempt)
@@ -311,11 +309,19 @@ class Archive:
         finally:
             os.close(folder)
 
-    def _seal(self) -> None:
-        os.close(self._file)
-        self._file = -1
-        self._index.seal(self._number, self._end)
-        self._segments.fill(self._number)
+    def _seal_or_later(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            self._ended[self._number] = self._end
+        try:
+            for number, end in list(self._ended.items()):
+                self._index.seal(number, end)
+                del self._ended[number]
+                self._segments.fill(number)
+        except OSError as error:
+            structlog.get_logger("server.logs").warning("not sealed", error=str(error))
+            self._seal_at_s = time.monotonic() + self._seal_s
 
     def _give_up(self) -> None:
         """What a failed write has left is not relied upon: the segment ends where the last good one did."""
@@ -323,7 +329,7 @@ class Archive:
             return
         with contextlib.suppress(OSError):
             os.ftruncate(self._file, self._end)
-            self._seal()
+            self._seal_or_later()
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -18,12 +18,14 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS piece (
     attempt TEXT, stream INTEGER, offset INTEGER, length INTEGER, ended INTEGER,
     segment INTEGER, position INTEGER, stored INTEGER,
-    PRIMARY KEY (attempt, stream, offset, length)
+    PRIMARY KEY (attempt, stream, offset, length, segment)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS piece_segment ON piece (segment);
 CREATE TABLE IF NOT EXISTS sealed (segment INTEGER PRIMARY KEY, bytes INTEGER);
 CREATE TABLE IF NOT EXISTS removed (attempt TEXT PRIMARY KEY) WITHOUT ROWID;
 """
+_KEYS = 5
+"""A piece stands once a segment: two servers may have taken the same one, and each may lose its own."""
 _STEP_ROWS = 10_000
 PIECE_BYTES = 1024**2
 """No piece is as long as that: nodes ship parts of 128 KiB at most."""
@@ -73,6 +75,12 @@ class Index:
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._connection.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {_SCHEMA}")
+        if self._keys() != _KEYS:
+            self._connection.close()
+            raise sqlite3.DatabaseError("it is of an earlier version")
+
+    def _keys(self) -> int:
+        return len([row for row in self._connection.execute("PRAGMA table_info(piece)") if row[5]])
 
     def close(self) -> None:
         with self._lock:
@@ -105,7 +113,7 @@ class Index:
         for stream in (0, 1):
             for size, end in self._rows(
                 "SELECT offset + length, ended FROM piece WHERE attempt = ? AND stream = ? "
-                "ORDER BY offset DESC, length DESC LIMIT 1",
+                "ORDER BY offset DESC, length DESC, ended DESC LIMIT 1",
                 attempt,
                 stream,
             ):

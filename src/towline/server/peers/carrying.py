@@ -98,7 +98,6 @@ class Carrying:
     async def websocket(
         self, to: ServerRow, scope: Scope, headers: Headers, receive: Receive, send: Send
     ) -> None:
-        await receive()  # websocket.connect
         own = [(key.decode(), value.decode("latin-1")) for key, value in headers if key not in _NOT_SENT]
         try:
             connection = await connect(

@@ -8,7 +8,7 @@ the request, which then finds the next one. A request that another server has pa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any, Protocol, cast
 
@@ -32,8 +32,7 @@ HOP_BY_HOP = frozenset({
     b"transfer-encoding", b"upgrade",
 })  # fmt: skip
 NOT_PASSED = HOP_BY_HOP | {HEADER, b"host"}
-_TRY_AGAIN_CODE = 1013
-"""Of a WebSocket that is closed for now."""
+_KINDS = {400: ("invalid", "The request is wrong"), 503: ("unavailable", "Not now: repeat the request")}
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -76,9 +75,14 @@ def passing(
         if scope["type"] not in ("http", "websocket") or leads() or _is_ours(scope):
             await app(scope, receive, send)
             return
+        if scope["type"] == "websocket":
+            await receive()  # websocket.connect, which comes once
         leader = known.leader_of(pool)
         if leader is None or leader.id == known.id or scope["state"].get(PASSED_ON):
-            await _refuse(scope, receive, send, known.free_in_ms(pool))
+            await _refuse(scope, send, known.free_in_ms(pool))
+            return
+        if not _path(scope).startswith(b"/"):
+            await _answer(scope, send, 400, "This is no path of a server: it has to begin with /.", ())
             return
         headers = [(key, value) for key, value in scope["headers"] if key not in NOT_PASSED]
         headers += [(b"host", leader.address.encode()), (HEADER, encode(_caller(scope, name)))]
@@ -91,7 +95,7 @@ def passing(
         except NotReached:
             if answer.begun:
                 raise ConnectionAbortedError("the leader is gone in the middle of an answer") from None
-            await _refuse(scope, receive, send, known.free_in_ms(pool))
+            await _refuse(scope, send, known.free_in_ms(pool))
 
     return door
 
@@ -152,25 +156,35 @@ async def _while_it_leads(carrying: Any, leads: Callable[[], bool]) -> None:
         task.cancel()
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, after_ms: int) -> None:
+async def _refuse(scope: Scope, send: Send, after_ms: int) -> None:
     after_s = min(LONGEST_S, max(1, ceil(after_ms / 1000)))
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": _TRY_AGAIN_CODE, "reason": "no leader"})
-        return
+    what = "The pool has no leader at the moment, or it does not answer: repeat the request."
+    await _answer(scope, send, 503, what, [(b"retry-after", b"%d" % after_s)])
+
+
+async def _answer(
+    scope: Scope, send: Send, status: int, detail: str, more: Sequence[tuple[bytes, bytes]]
+) -> None:
+    """A problem document; a WebSocket that is not open yet is answered as its request."""
+    kind, title = _KINDS[status]
     body = msgspec.json.encode(
         {
-            "type": "urn:towline:problem:unavailable",
-            "title": "Not now: repeat the request",
-            "status": 503,
-            "detail": "The pool has no leader at the moment, or it does not answer: repeat the request.",
+            "type": f"urn:towline:problem:{kind}",
+            "title": title,
+            "status": status,
+            "detail": detail,
             "problems": [],
         }
     )
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
-        (b"retry-after", b"%d" % after_s),
+        *more,
     ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    begins = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
+    await send(cast("Message", {"type": f"{begins}.start", "status": status, "headers": headers}))
+    await send(cast("Message", {"type": f"{begins}.body", "body": body, "more_body": False}))
+
+
+def _path(scope: Scope) -> bytes:
+    return cast("dict[str, Any]", scope).get("raw_path") or scope["path"].encode()

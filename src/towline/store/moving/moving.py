@@ -36,13 +36,20 @@ async def copy(path: Path, target: Address, progress: Progress) -> dict[str, int
     source = SqliteSource(path)
     place = PostgresTarget(target)
     try:
+        source.check_open()
         await place.begin(source.revision)
         _close_file(path, MOVED.format(target=target, place=written(path)))
         try:
             counts = await _move(source, place, progress)
             await place.finish(None)
-        except BaseException:
-            await raise_terms(path)
+        except BaseException as error:
+            if not place.asked:
+                await raise_terms(path)
+            elif isinstance(error, StoreError):
+                raise StoreError(
+                    f"{error}; whether {target} has everything now is not known, so {path} stays closed: "
+                    f"look at it, and use it, or open the file again: tow db raise-terms {written(path)}"
+                ) from error
             raise
         return counts
     finally:

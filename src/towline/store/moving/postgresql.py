@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from towline.errors import StoreError
 from towline.store.address import Address
@@ -69,6 +69,8 @@ class PostgresTarget:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._connection: Driver = None
+        self.asked = False
+        """Whether the database was told to keep all of it: from then on it may have done so."""
 
     async def begin(self, revision: str) -> None:
         with explained(self.address):
@@ -107,7 +109,9 @@ class PostgresTarget:
             if found != HEAD:
                 await self._connection.execute(script(found))
             await set_acting(self._connection, closed)
+            self.asked = True
             await self._connection.execute("COMMIT")
+        with suppress(Exception):  # it comes by itself as well, only later
             await self._connection.execute("ANALYZE")
 
     async def close(self) -> None:

@@ -13,9 +13,13 @@ from towline.errors import StoreError
 from towline.store.migrations import HEAD
 from towline.store.moving.tables import ROWS_A_PIECE, Row, Shape, shapes
 from towline.store.sqlite.connections import explain, open_reader, open_writer
-from towline.store.upgrade import check_known, sqlite_revision, upgrade_sqlite
+from towline.store.upgrade import check_known, check_open, sqlite_revision, upgrade_sqlite
 
 _RAISE = "UPDATE pool SET term = max(term + 1, ?)"
+
+
+_BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a file, and would take for a new file's own."""
 
 
 @contextmanager
@@ -42,6 +46,12 @@ class SqliteSource:
 
     def close(self) -> None:
         self._connection.close()
+
+    def check_open(self) -> None:
+        """Raises StoreError where no server may act on it."""
+        with explained(self.path):
+            (reason,) = self._connection.execute("SELECT max(reason) FROM closure").fetchone()
+        check_open(reason, str(self.path))
 
     async def count(self, shape: Shape) -> int:
         with explained(self.path):
@@ -87,8 +97,9 @@ class SqliteTarget:
         return self._connection
 
     async def begin(self, revision: str) -> None:
-        if self.path.exists():
-            raise StoreError(f"{self.path} is there already: move it away first")
+        for path in (self.path, *(Path(f"{self.path}{end}") for end in _BESIDE)):
+            if path.exists():
+                raise StoreError(f"{path} is there already: move it away first")
         with explained(self._draft):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._draft.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ class SqlCoordination(Running):
         return await self._read(_servers(), single=True, urgent=True)
 
     async def server_delete(self, id: str) -> bool:
-        return await self._change(statements.server_delete, {"which": id}) == 1
+        return await self._change(statements.server_delete, {"which": id}, urgent=True) == 1
 
     async def shared_state(self) -> tuple[int, ...]:
         return await self._read(_shared_state(), single=True)

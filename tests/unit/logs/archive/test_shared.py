@@ -118,3 +118,39 @@ def test_pieces_of_two_servers_may_overlap_in_any_way(pair: tuple[Shared, Shared
         for offset in range(len(text)):
             found = each.archive.read(A, 0, offset, 7)
             assert (found.offset, found.data) == (offset, text[offset : offset + 7])
+
+
+def test_a_piece_that_two_servers_have_is_nobodys_to_remove(pair: tuple[Shared, Shared]) -> None:
+    """A node that was told of no seal ships the same piece again, to the next server."""
+    _, two = pair
+    for each in pair:
+        assert each.append(frame(A, 0, b"all of it", end=True)) == [None]
+        each.wait_until_away()
+    for each in pair:
+        each.archive.catch_up()
+    assert two.archive.drop_jobs(["another"]) == 0
+    for each in pair:
+        each.archive.catch_up()
+        each.again()
+        assert each.text(A) == b"all of it"
+        assert not each.archive.was_removed(A)
+
+
+def test_a_segment_that_could_not_be_noted_as_sealed_is_later(
+    pair: tuple[Shared, Shared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    seal, refused = one.archive._index.seal, []
+
+    def full(number: int, size: int) -> None:
+        if not refused:
+            refused.append(number)
+            raise OSError(28, "No space left on device")
+        seal(number, size)
+
+    monkeypatch.setattr(one.archive._index, "seal", full)
+    assert one.append(frame(A, 0, b"x" * 5_000, end=True)) == [None]  # more than a segment
+    assert refused
+    one.wait_until_away()
+    two.archive.catch_up()
+    assert two.text(A) == b"x" * 5_000

@@ -79,14 +79,23 @@ class World:
             scope["method"] = method
         self.sent = []
 
+        opening = [{"type": "websocket.connect"}]
+
         async def receive() -> Any:
-            return {"type": "http.request"}
+            if kind == "http":
+                return {"type": "http.request"}
+            if not opening:
+                await asyncio.Event().wait()  # as a server does: what comes next is the caller's end
+            return opening.pop()
 
         async def send(message: Message) -> None:
             self.sent.append(cast("dict[str, Any]", message))
 
         await self.door(scope, receive, send)
         return self.sent[0] if self.sent else {}
+
+
+EXEC = "/v1/jobs/j/tasks/t/elements/0/exec"
 
 
 @pytest.fixture
@@ -153,13 +162,21 @@ async def test_where_it_cannot_be_passed_on_the_caller_is_to_come_again(world: W
     answer = await world.ask("POST", "/v1/jobs", **({PASSED_ON: True} if what == "once more" else {}))
     assert answer["status"] == 503 and world.carried == []
     assert dict(answer["headers"])[b"retry-after"] == b"2"
-    closed = await world.ask("", "/v1/jobs/j/tasks/t/elements/0/exec", kind="websocket", **{PASSED_ON: True})
-    assert closed["type"] == "websocket.close"
+    closed = await world.ask("", EXEC, kind="websocket", **{PASSED_ON: True})
+    assert (closed["type"], closed["status"]) == ("websocket.http.response.start", 503)
 
 
 async def test_a_leader_that_cannot_be_reached_is_no_error_of_the_caller(world: World) -> None:
     world.fails = NotReached("refused")
     assert (await world.ask("POST", "/v1/jobs"))["status"] == 503
+    assert (await world.ask("", EXEC, kind="websocket"))["status"] == 503
+
+
+@pytest.mark.parametrize("path", ["*", "*@10.0.0.5:22/x", "@10.0.0.5/x", ""])
+async def test_what_is_no_path_leads_to_no_other_machine(world: World, path: str) -> None:
+    """It is put behind the leader's address."""
+    answer = await world.ask("POST", path)
+    assert (answer["status"], world.carried) == (400, [])
 
 
 async def test_a_frozen_leader_is_waited_for_until_it_leads_no_more(
