@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import signal
@@ -108,8 +109,13 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def kept_bytes(cluster: ClusterServer) -> int:
-    """What the server has of output on its disk."""
-    return sum(path.stat().st_size for path in (cluster.home / "output").glob("*.seg"))
+    """Of open segments, and of those that are in the object store by now."""
+    found: dict[str, int] = {}
+    for folder in ("output", "objects/output"):
+        for path in (cluster.home / folder).glob("*.seg"):
+            with contextlib.suppress(FileNotFoundError):  # it has moved meanwhile
+                found[path.name] = path.stat().st_size
+    return sum(found.values())
 
 
 async def wait(cluster: ClusterServer, name: str) -> None:
