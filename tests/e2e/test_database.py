@@ -50,7 +50,7 @@ def test_a_grown_cluster_moves_to_postgresql_and_back_from_a_backup(cluster: Clu
     copied = tow.json("db", "copy", f"sqlite:{home}", url)
     assert copied["rows"]["job"] == 2 and copied["rows"]["sealed"] == 2
     out = tow.tow("db", "copy", f"sqlite:{home}", url, status=1)
-    assert "is not empty: its table pool has rows" in out.stderr
+    assert "is closed: it was moved to postgresql://" in out.stderr
 
     # Without the setting the old file is still meant, and it is closed.
     old = cluster._start("server", home, "--listen", f"127.0.0.1:{cluster.port}")

@@ -175,7 +175,8 @@ class Screen:
             data = os.read(self._fd, 65_536)
         except OSError:
             return False
-        self.shown += data
+        # runc passes on what was said before it has changed the terminal inside with one return more.
+        self.shown = (self.shown + data).replace(b"\r\r\n", b"\r\n")
         return bool(data)
 
     def ends(self, status: int) -> None:

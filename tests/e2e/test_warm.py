@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -76,11 +77,13 @@ def _alone(env: dict[str, str]) -> dict[str, str]:
 def test_it_hears_an_interrupt(env: dict[str, str], tmp_path: Path) -> None:
     """As a command in the group of a terminal that gets Ctrl-C."""
     reader, writer = os.pipe()
-    before = {*all_pids()}
+    before, over = {*all_pids()}, threading.Event()
 
     def interrupt() -> None:
         (pid,) = until(lambda: _forked() - before, "the command to be there")
-        os.kill(pid, signal.SIGINT)
+        while not over.wait(0.2):  # again, where it was just born
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
 
     warm.run(["version"], env=env, cwd=tmp_path, timeout=60)  # that forks is there
     before = {*all_pids()}
@@ -90,8 +93,9 @@ def test_it_hears_an_interrupt(env: dict[str, str], tmp_path: Path) -> None:
     try:
         thread.start()
         done = warm.run(["secret", "set", "x"], env=_alone(env), cwd=tmp_path, timeout=60)
-        thread.join()
     finally:
+        over.set()
+        thread.join()
         os.dup2(stdin, 0)
         for descriptor in (reader, writer, stdin):
             os.close(descriptor)

@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import tempfile
-import tty
 from contextlib import suppress
 from pathlib import Path
 
@@ -61,7 +60,7 @@ class LocalInside:
         console = None if entry.console is None else _Console(entry.directory, entry.console)
         theirs: list[int] = []
         try:
-            theirs = self._make_streams(console is not None, relayed=not entry.is_command)
+            theirs = self._make_streams(console is not None)
             process = await self._spawn(entry, theirs)
         finally:
             for fd in set(theirs):
@@ -75,15 +74,12 @@ class LocalInside:
             if console is not None:
                 console.close()
 
-    def _make_streams(self, console: bool, *, relayed: bool) -> list[int]:
-        """Our ends are kept; returns what the child gets as 0, 1 and 2. ``relayed``: the child is an engine,
-        which copies between a terminal of ours and one that it has made inside."""
+    def _make_streams(self, console: bool) -> list[int]:
+        """Our ends are kept; returns what the child gets as 0, 1 and 2."""
         if console:
             return [os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)] * 3
         if self._wish.terminal is not None:
             ours, theirs = os.openpty()
-            if relayed:  # the engine would see to it, but only after the first words of the command
-                tty.setraw(theirs)
             self._take_terminal(ours)
             return [theirs] * 3
         stdin, ours = os.pipe2(os.O_CLOEXEC)
