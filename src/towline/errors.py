@@ -23,7 +23,11 @@ A broken invariant is none of these: it is a bug, raised as AssertionError, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from errno import EDQUOT, ENOSPC
 from typing import NamedTuple
+
+NO_ROOM = (ENOSPC, EDQUOT)
+"""The ``errno`` of an OSError for lack of space, of the disk or of somebody's quota."""
 
 
 class Problem(NamedTuple):

@@ -19,7 +19,7 @@ from msgspec import structs
 from towline.agent.artifacts import Artifacts
 from towline.agent.devices import LocalGpus
 from towline.agent.docker.side import DockerSide, EngineImageLike
-from towline.errors import NodeError
+from towline.errors import NO_ROOM, NodeError
 from towline.images import Image, ImageFailed, ImageStore, Login
 from towline.images.progress import Progress
 from towline.model.job import Array, TaskSpec
@@ -375,6 +375,6 @@ def _command(
 
 
 def _no_folder(error: OSError) -> Unprepared:
-    reason = Reason.DISK_FULL if error.errno in (28, 122) else Reason.START_FAILED
+    reason = Reason.DISK_FULL if error.errno in NO_ROOM else Reason.START_FAILED
     where = f" {error.filename}" if error.filename else ""
     return Unprepared(f"The folder{where} cannot be made on the node: {error.strerror}.", reason.value)

@@ -8,7 +8,6 @@ writes the journal, and only then tells the agent.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -25,6 +24,7 @@ from towline.agent.supervision.pipes import Pipes
 from towline.agent.supervision.recovery import Recovery
 from towline.agent.supervision.roster import Roster, RuntimeSource
 from towline.agent.supervision.starting import Evidence, Starting
+from towline.errors import NO_ROOM
 from towline.model.states import Reason
 from towline.runtime.exec.marks import kill_marked, node_mark
 from towline.runtime.port import Runtime
@@ -281,7 +281,7 @@ def main(arguments: list[str]) -> int:
             os.close(fd)
         supervisor.run()
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_ROOM:
             raise
         sys.stderr.write(
             f"supervisor: the disk of {node_dir} is full: the next one goes on when it has room\n"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import signal
@@ -23,7 +22,7 @@ from towline.client.api import Client
 from towline.client.cluster.contexts import chosen
 from towline.client.cluster.patience import TELL_AFTER_S, Tell
 from towline.client.cluster.remote import Remote
-from towline.errors import NotFound, RequestError, TowlineError, Unavailable
+from towline.errors import NO_ROOM, NotFound, RequestError, TowlineError, Unavailable
 
 SOCKET = "tow.sock"
 LOCK = "start.lock"
@@ -96,7 +95,7 @@ def _close_to_others(path: Path) -> None:
 
 def _unusable(home: Path, error: OSError) -> TowlineError:
     """What is wrong with a home that cannot be read or written, in a sentence."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         return Unavailable(f"There is no space left in TOWLINE_HOME {home}: free some, then try again.")
     return RequestError(
         f"TOWLINE_HOME {home} cannot be used: {error.strerror}. Set TOWLINE_HOME to a directory of your own."

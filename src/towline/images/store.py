@@ -8,7 +8,6 @@ of a local layout or archive by its manifest's digest. A task that is pinned get
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from towline.errors import NodeError, NotFound, RequestError
+from towline.errors import NO_ROOM, NodeError, NotFound, RequestError
 from towline.images import fetch
 from towline.images.collect import Collected, Collector
 from towline.images.failures import ImageFailed, disk_full, not_found
@@ -389,7 +388,7 @@ class ImageStore:
             self._log.warning("an image is not safe from a power cut", digest=digest, reason=str(error))
 
     def _cannot_write(self, name: str, error: OSError) -> ImageFailed | NodeError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_ROOM:
             return disk_full(f"the image {name}")
         return NodeError(f"The node cannot keep the image {name} under {self.root}: {error.strerror}.")
 

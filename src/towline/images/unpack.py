@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from towline.errors import NodeError
+from towline.errors import NO_ROOM, NodeError
 from towline.images.failures import ImageFailed, corrupt, disk_full
 from towline.images.layout import Resolved, blob_path
 from towline.images.partial import Work
@@ -124,7 +124,7 @@ def _fault(name: str, answer: dict[str, Any]) -> ImageFailed | NodeError:
         return corrupt(
             f"The image {name} is refused: of {layer} {answer['refused']}: build or copy it again."
         )
-    if answer["errno"] in (errno.ENOSPC, errno.EDQUOT):
+    if answer["errno"] in NO_ROOM:
         return disk_full(f"the unpacked image {name}")
     if answer["errno"] == errno.ENOENT and "layer" in answer:
         return corrupt(f"The image {name} lacks its layer {answer['layer']}: build or copy it again.")

@@ -11,6 +11,7 @@ import errno
 import os
 from pathlib import Path
 
+from towline.errors import NO_ROOM
 from towline.logs import entries
 from towline.logs.entries import DATA, ENTRY_BYTES, HEAD, INDEX, MAGIC, MARKER, STREAMS, Entry
 
@@ -18,8 +19,7 @@ _COALESCE_MS = 20
 _COALESCE_BYTES = 256
 _SINK = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_FULL = (*_NO_ROOM, errno.EFBIG, errno.EIO, errno.EROFS)
+_FULL = (*NO_ROOM, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 class Writer:
@@ -62,7 +62,7 @@ class Writer:
         except BlockingIOError:
             return -1
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 self.stalled = True
                 return -1
             if error.errno not in _FULL:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import random
 from collections import deque
@@ -20,6 +19,7 @@ from towline.agent.moving.talking import Incomplete, NotNow, Refused, Talking
 from towline.agent.moving.uploads import FIRST_PAUSE_S, LONGEST_PAUSE_S, TRIES
 from towline.agent.prepare import Template, Unprepared
 from towline.core.agent.eviction import Pins
+from towline.errors import NO_ROOM
 from towline.model.states import Reason
 from towline.wire.manifest import Manifest
 
@@ -30,7 +30,6 @@ FETCHING = 3
 MOST_WHOLE = 10_000
 """Inputs that are known to be whole without a look at each element."""
 T = TypeVar("T")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Wanted(NamedTuple):
@@ -119,7 +118,7 @@ class Inputs:
             try:
                 await self._asking(self._place, wanted, index, number, manifest)
             except OSError as error:
-                if error.errno not in _FULL:
+                if error.errno not in NO_ROOM:
                     raise
                 await self._make_room(manifest.size_bytes, 0)
                 await self._asking(self._place, wanted, index, number, manifest)
@@ -189,7 +188,7 @@ def _unprepared(wanted: Wanted, what: str) -> Unprepared:
 
 
 def _no_room(wanted: Wanted, error: OSError) -> Unprepared:
-    if error.errno in _FULL:
+    if error.errno in NO_ROOM:
         return Unprepared(
             f"There is no space left on the node's disk for its input {wanted.need!r}: free some, or run it "
             "on another node.",

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
+from towline.errors import NO_ROOM
 from towline.runtime.linux.trees import NO_DEVICES, NO_SUID, READ_ONLY, attach_tree, change_tree, copy_tree
 from towline.runtime.paths import open_inside, open_unchanged
 from towline.runtime.port import StartFailed
@@ -165,7 +166,7 @@ def _not_made(target: str, error: OSError) -> StartFailed:
             f"container's, being an input or a mount, and that has no such folder. Make it there first, or "
             f"use a target outside of it."
         )
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         return StartFailed(f"There is no space left on this node's disk to make {target!r}.", "disk_full")
     return StartFailed(f"Nothing can be shown at {target!r} in the image: {error.strerror}.")
 

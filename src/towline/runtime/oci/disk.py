@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from towline.errors import NO_ROOM
 from towline.runtime.linux.mounting import mount
 from towline.runtime.linux.trees import detach
 from towline.runtime.port import StartFailed
@@ -89,7 +90,7 @@ def mounted(image: str, directory: str) -> Iterator[str]:
         raise StartFailed(
             f"The disk that resources.disk asks for cannot be made: {error.strerror}. tow doctor tells if "
             f"this machine can.",
-            "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "start_failed",
+            "disk_full" if error.errno in NO_ROOM else "start_failed",
         ) from error
     try:
         yield place

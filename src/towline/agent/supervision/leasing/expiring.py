@@ -7,6 +7,7 @@ from collections.abc import Callable
 from towline.agent.supervision import kernel
 from towline.agent.supervision.leasing.files import LOOK_MS, LeasedFolder, LeaseFile, kill
 from towline.core import lease as rules
+from towline.errors import NO_ROOM
 from towline.model.states import Reason
 from towline.runtime.cgroups import cgroup_name
 from towline.runtime.port import Plan, StartFailed
@@ -40,7 +41,7 @@ class Expiring:
         try:
             self._folder.enter(plan.attempt, cgroup_name(plan.attempt, self._node_dir), out)
         except OSError as error:
-            reason = Reason.DISK_FULL if error.errno in (28, 122) else Reason.START_FAILED
+            reason = Reason.DISK_FULL if error.errno in NO_ROOM else Reason.START_FAILED
             raise StartFailed(f"its node lease cannot be noted: {error.strerror}", reason.value) from error
         self.announce()
 
