@@ -38,7 +38,7 @@ async def copy(path: Path, target: Address, progress: Progress) -> dict[str, int
     try:
         source.check_open()
         await place.begin(source.revision)
-        _close_file(path, MOVED.format(target=target, place=written(path)))
+        _set_acting(path, MOVED.format(target=target, place=written(path)))
         try:
             counts = await _move(source, place, progress)
             await place.finish(None)
@@ -57,11 +57,12 @@ async def copy(path: Path, target: Address, progress: Progress) -> dict[str, int
         await place.close()
 
 
-def _close_file(path: Path, reason: str) -> None:
+def _set_acting(path: Path, closed: str | None) -> None:
+    """As ``sqlite.set_acting``, of the file as a whole."""
     with sqlite.explained(path):
         connection = open_writer(path)
         try:
-            sqlite.set_acting(connection, reason)
+            sqlite.set_acting(connection, closed)
         finally:
             connection.close()
 
@@ -149,12 +150,7 @@ async def raise_terms(place: Place) -> None:
                 await connection.close()
         return
     SqliteSource(place).close()  # raises where it is not one of ours
-    with sqlite.explained(place):
-        opened = open_writer(place)
-        try:
-            sqlite.set_acting(opened, None)
-        finally:
-            opened.close()
+    _set_acting(place, None)
 
 
 async def upgrade(place: Place) -> tuple[str | None, str]:
