@@ -104,9 +104,9 @@ class Supervisor:
         self._look_at_ms = now_ms + _LOOK_EVERY_MS
         if not self.roster.journal.gone:
             return
-        for attempt in self.roster.unfinished():
+        for attempt in self.roster.living():
             self.ending.stop(attempt, Reason.CANCELLED, 0)
-        self._retiring |= not self.roster.unfinished() and not self.ending.helpers
+        self._retiring |= not self.roster.living() and not self.ending.helpers
 
     def _wait_s(self) -> float:
         if self.pipes.ready or self.starting.queue or self._children_ended or self._orphans_possible:
@@ -214,7 +214,7 @@ class Supervisor:
         ]
         if unknown and not self.roster.starters:
             live = self.roster.marks()
-            escapees.kill_orphans(unknown, live, idle=not self.roster.unfinished())
+            escapees.kill_orphans(unknown, live, idle=not self.roster.living())
 
     def _tell(self) -> None:
         self.roster.journal.flush()

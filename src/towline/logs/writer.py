@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from towline.errors import NO_ROOM
@@ -20,6 +22,15 @@ _COALESCE_BYTES = 256
 _SINK = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _FULL = (*NO_ROOM, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+@contextmanager
+def _as_far_as_there_is_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
 
 
 class Writer:
@@ -213,6 +224,7 @@ class Writer:
             if mine:
                 self._last[stream] = mine[-1]
             elif self._sizes[stream]:
-                self._open(stream)
                 at_ms = int(Path(self.directory, name).stat().st_mtime * 1000)
-                self._append(Entry(stream, DATA, 0, at_ms))
+                with _as_far_as_there_is_room():
+                    self._open(stream)
+                    self._append(Entry(stream, DATA, 0, at_ms))

@@ -19,6 +19,7 @@ from towline.agent.supervision.kernel import Exit
 from towline.agent.supervision.pipes import Pipes
 from towline.agent.supervision.roster import Roster
 from towline.agent.supervision.starting import Starting
+from towline.errors import NO_ROOM
 
 _EVIDENCE_MS = 150
 _PATIENCE_MS = 3000
@@ -48,15 +49,19 @@ class Recovery:
         if journal.rebooted:
             self.keeper.clear_exits()
             for attempt in unfinished:
-                self.ending.lost(attempt, _REBOOTED)
+                if attempt.held is None:
+                    self.ending.lost(attempt, _REBOOTED)
         else:
-            self._take_attempts(unfinished)
+            self._take_attempts([attempt for attempt in unfinished if attempt.held is None])
+        for attempt in unfinished:
+            if attempt.held is not None:
+                self._take_output(attempt)
         for slot in list(self.pipes.slots.values()):
             if slot.attempt is None:
                 self.pipes.release(slot)
         for attempt in list(self.roster.attempts.values()):
             if (
-                attempt.update is not None
+                (attempt.update is not None or attempt.held is not None)
                 and not attempt.cleaned
                 and attempt not in self.ending.helpers.values()
             ):
@@ -68,8 +73,13 @@ class Recovery:
         journal.flush()
         for turn in (0, 1):
             self.starting.evidence.refill(turn)
-        self.roster.turn = 0
-        journal.rewrite(0, self.roster.records())
+        try:
+            journal.rewrite(0, self.roster.records())
+            self.roster.turn = 0
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            journal.begin_again(self.roster.turn)
 
     def _take_attempts(self, unfinished: list[Attempt]) -> None:
         for attempt in unfinished:
@@ -149,11 +159,7 @@ class Recovery:
         assert started is not None
         attempt.own = False
         self.roster.leases.take_up(attempt.plan, attempt.pid)
-        attempt.log = attempt.open_log(resume=True)
-        slot = self.pipes.slots.get(started.slot)
-        if slot is not None and slot.inodes == started.inodes:
-            slot.attempt = attempt
-            attempt.slot = slot
+        self._take_log(attempt, started)
         attempt.pidfd = self._watch(attempt)
         if attempt.slot is None and attempt.pidfd >= 0:
             self._reopen_pipes(attempt)
@@ -169,6 +175,19 @@ class Recovery:
         self._epoll.register(attempt.pidfd, select.EPOLLIN)
         if not attempt.starting:
             self.starting.runs(attempt)
+
+    def _take_log(self, attempt: Attempt, started: Started) -> None:
+        attempt.log = attempt.open_log(resume=True)
+        slot = self.pipes.slots.get(started.slot)
+        if slot is not None and slot.inodes == started.inodes:
+            slot.attempt = attempt
+            attempt.slot = slot
+
+    def _take_output(self, attempt: Attempt) -> None:
+        """Its end is known; the last of its output may be in its pipe still."""
+        if attempt.started is not None:
+            self._take_log(attempt, attempt.started)
+        self.ending.try_output(attempt)
 
     def _watch(self, attempt: Attempt) -> int:
         """A pidfd of its process, the keeper's copy where there is one; -1 if it is gone."""
