@@ -23,6 +23,7 @@ from towline.errors import NO_ROOM
 
 _EVIDENCE_MS = 150
 _PATIENCE_MS = 3000
+_LOOK_MS, _LOOK_LATER_MS = 20, 500
 _REBOOTED = "the machine was restarted while it ran"
 _GAP = "output may be missing here: keeper and supervisor died together"
 _UNSEEN = "it ended while neither keeper nor supervisor was alive"
@@ -41,6 +42,7 @@ class Recovery:
         self.adopted: dict[int, Attempt] = {}
         self._epoll = epoll
         self._puzzling: dict[int, int] = {}
+        self._look_at_ms = 0
 
     def run(self) -> None:
         journal = self.roster.journal
@@ -222,22 +224,27 @@ class Recovery:
         """A pidfd says that its process has ended."""
         self._epoll.unregister(pidfd)
         self._puzzling[pidfd] = kernel.monotonic_ms() + _PATIENCE_MS
-        self.look_again()
+        self.look_again(at_once=True)
 
-    def look_again(self) -> None:
+    def look_again(self, at_once: bool = False) -> None:
         """Take the endings that can be told by now: the record may come after the end."""
-        if not self._puzzling:
+        now_ms = kernel.monotonic_ms()
+        if not self._puzzling or (now_ms < self._look_at_ms and not at_once):
             return
         self.keeper.read_exits()
         for pidfd, patience_ms in list(self._puzzling.items()):
             attempt = self.adopted[pidfd]
-            if self._status(attempt) is not None or kernel.monotonic_ms() > patience_ms:
-                del self._puzzling[pidfd], self.adopted[pidfd]
-                self._ended(attempt)
+            if self._status(attempt) is None and (now_ms <= patience_ms or _is_kept(attempt)):
+                continue
+            del self._puzzling[pidfd], self.adopted[pidfd]
+            self._ended(attempt)
+        patient = any(patience_ms >= now_ms for patience_ms in self._puzzling.values())
+        self._look_at_ms = now_ms + (_LOOK_MS if patient else _LOOK_LATER_MS)
 
     @property
-    def puzzled(self) -> bool:
-        return bool(self._puzzling)
+    def next_look_ms(self) -> int | None:
+        """CLOCK_MONOTONIC of the next ``look_again``; None: there is nothing to look for."""
+        return self._look_at_ms if self._puzzling else None
 
     def _status(self, attempt: Attempt) -> Exit | None:
         for orphan in self.keeper.orphans:
@@ -271,6 +278,14 @@ class Recovery:
             self.ending.exited(attempt, first)
         elif attempt.update is None:
             self._adopt(attempt)
+
+
+def _is_kept(attempt: Attempt) -> bool:
+    """Whether the keeper has its end, and no room to write it down: so long it does not reap it."""
+    process = kernel.process(attempt.pid)
+    if process is None or process.state != "Z" or process.parent != os.getppid():
+        return False
+    return _began(attempt, process.start_ms)
 
 
 def _began(attempt: Attempt, start_ms: int) -> bool:
