@@ -10,7 +10,7 @@ from towline.errors import StoreError
 from towline.store.address import Address
 from towline.store.migrations import HEAD
 from towline.store.moving.sqlite import checked_revision, listed
-from towline.store.moving.tables import ROWS_A_PIECE, Row, Shape, shapes
+from towline.store.moving.tables import BYTES_A_PIECE, ROWS_A_PIECE, Row, Shape, in_pieces, shapes, size_of
 from towline.store.postgresql.connections import Driver, connect
 from towline.store.postgresql.errors import EXPECTED, explain
 from towline.store.postgresql.texts import without_zeros
@@ -18,6 +18,7 @@ from towline.store.postgresql.upgrade import SESSION_OF_UPGRADES, locked_revisio
 from towline.store.upgrade import script
 
 _SESSION = SESSION_OF_UPGRADES | {"idle_in_transaction_session_timeout": "0"}
+_ROWS_AT_FIRST = 100
 _RAISE = "UPDATE pool SET term = greatest(term + 1, $1)"
 
 
@@ -59,8 +60,14 @@ class PostgresSource:
         sql = f"SELECT {listed(shape.columns)} FROM {listed([shape.name])} ORDER BY {listed(shape.key)}"
         with explained(self.address):
             cursor = await self._connection.cursor(sql)
-            while piece := await cursor.fetch(ROWS_A_PIECE):
-                yield [tuple(row) for row in piece]
+            wanted = _ROWS_AT_FIRST
+            while found := await cursor.fetch(wanted):
+                rows: list[Row] = [tuple(row) for row in found]
+                # As many as are likely to fill a piece: how large the next ones are nobody says.
+                likely = BYTES_A_PIECE * len(rows) // max(1, sum(map(size_of, rows)))
+                wanted = max(1, min(2 * wanted, likely, ROWS_A_PIECE))
+                for piece in in_pieces(rows):
+                    yield piece
 
 
 class PostgresTarget:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from towline.errors import StoreError
 from towline.store.migrations import HEAD
-from towline.store.moving.tables import ROWS_A_PIECE, Row, Shape, shapes
+from towline.store.moving.tables import Row, Shape, in_pieces, shapes
 from towline.store.sqlite.connections import explain, open_reader, open_writer
 from towline.store.upgrade import check_known, check_open, sqlite_revision, upgrade_sqlite
 
@@ -62,7 +62,7 @@ class SqliteSource:
             cursor = self._connection.execute(
                 f"SELECT {listed(shape.columns)} FROM {listed([shape.name])} ORDER BY {listed(shape.key)}"
             )
-            while piece := cursor.fetchmany(ROWS_A_PIECE):
+            for piece in in_pieces(cursor):
                 yield _with_flags(shape, piece)
 
 
@@ -103,7 +103,7 @@ class SqliteTarget:
         with explained(self._draft):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._draft.unlink(missing_ok=True)
-            self._draft.touch(mode=0o600)
+            self._draft.touch(mode=0o600, exist_ok=False)
             self._connection = open_writer(self._draft)
             upgrade_sqlite(self._connection, revision)
             self._connection.execute("BEGIN IMMEDIATE")
