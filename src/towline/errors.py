@@ -14,6 +14,7 @@
     └── OperatorError       a person has to look at the machine       (exit status 1)
         ├── WrongSetting        a setting that is wrong, said with what to write instead (exit status 2)
         ├── StoreError          the store cannot be read or written
+        │   └── Unstorable          it never takes a value of this change; all others it does
         ├── Damaged             what was kept is not what was given to be kept
         └── NodeError           the node lacks something it needs (runtime, rights, space)
 
@@ -108,6 +109,10 @@ class WrongSetting(OperatorError):
 
 class StoreError(OperatorError):
     """The store cannot be read or written."""
+
+
+class Unstorable(StoreError):
+    """The store never takes a value of this change, however often it is tried. Nothing of it was written."""
 
 
 class Damaged(OperatorError):

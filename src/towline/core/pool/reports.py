@@ -26,6 +26,8 @@ LEARNT = (Reason.EXITED.value, Reason.TIMED_OUT.value)
 """Ends that tell how long the work takes."""
 _LARGEST = 2**63 - 1
 """The largest number that a database keeps: with a larger one, no commit would succeed again."""
+_LARGEST_SMALL = 2**31 - 1
+"""The same of an exit code or a signal."""
 _LATEST_MS = 253_402_300_799_999
 """The end of the year 9999: what is later cannot be written as a date."""
 
@@ -117,8 +119,8 @@ def _take_back(pool: PoolState, node: Node, task: Task, attempt: AttemptRow) -> 
 
 def finish(pool: PoolState, node: Node, task: Task, attempt: AttemptRow, update: AttemptUpdate) -> None:
     """An attempt has ended and it is known how."""
-    attempt.exit_code = _bounded(update.exit_code)
-    attempt.signal = _bounded(update.signal)
+    attempt.exit_code = _bounded(update.exit_code, _LARGEST_SMALL)
+    attempt.signal = _bounded(update.signal, _LARGEST_SMALL)
     attempt.started_at = _bounded(update.started_at, _LATEST_MS) or attempt.started_at
     attempt.finished_at = _bounded(update.finished_at, _LATEST_MS) or pool.now_ms
     attempt.peak_memory_bytes = _bounded(update.peak_memory_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
-from towline.errors import StoreError
+from towline.errors import StoreError, Unstorable
 from towline.store.address import Address
 
 _REMEDIES = {
@@ -45,6 +45,9 @@ LOST = (
 EXPECTED = (asyncpg.PostgresError, *LOST, ValueError, OverflowError)
 """What may go wrong between us and the database; everything else is a bug."""
 
+_UNSTORABLE = ("22", "23", "54")
+"""Classes of errors about values: of the wrong kind or too large, against the schema, beyond a limit."""
+_LONGEST_SAID = 300
 _NOT_UTF8 = ("22021", "22P05")
 _STANDBY = "25006"
 
@@ -54,6 +57,8 @@ def explain(address: Address, error: Exception, *, doubtful: bool = False) -> St
     known."""
     code = getattr(error, "sqlstate", None)
     said = address.without_secrets(str(error).strip()) or type(error).__name__
+    if is_unstorable(error):
+        return Unstorable(f"{address}: it does not take a value of this: {printable(said)}")
     doubt = "; whether the change was made is not known" if doubtful and is_lost(error) else ""
     if code in _REMEDIES:
         return StoreError(f"{address}: {_REMEDIES[code]} ({said}){doubt}")
@@ -82,6 +87,19 @@ def moved(error: BaseException) -> bool:
     """Whether the server at the other end is not the one that takes writes, so that all connections to
     it have to go."""
     return getattr(error, "sqlstate", None) == _STANDBY or is_lost(error)
+
+
+def is_unstorable(error: BaseException) -> bool:
+    """Whether it is about what was to be kept: the same will be refused again."""
+    code = getattr(error, "sqlstate", None) or ""
+    about_values = isinstance(error, OverflowError | ValueError) and not isinstance(error, OSError)
+    return code[:2] in _UNSTORABLE or about_values
+
+
+def printable(said: str) -> str:
+    """Which every text column takes, and not much of it: drivers repeat the value."""
+    clean = said.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    return clean if len(clean) <= _LONGEST_SAID else f"{clean[:_LONGEST_SAID]}…"
 
 
 def not_text(error: BaseException) -> bool:
