@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
+CLOSED = "SELECT max(reason) FROM closure"
+"""Why nobody may act with a store; nothing where all may."""
 _FOLDER = Path(__file__).parent / "migrations"
 
 
@@ -25,7 +27,7 @@ def prepare_sqlite(connection: sqlite3.Connection, path: Path) -> None:
     check_known(found, str(path), _sqlite_oldest(connection))
     if found is None or found < HEAD:
         upgrade_sqlite(connection)
-    closed = connection.execute("SELECT max(reason) FROM closure").fetchone()
+    closed = connection.execute(CLOSED).fetchone()
     check_open(closed[0], str(path))
 
 

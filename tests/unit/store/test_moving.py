@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 from pathlib import Path
@@ -11,11 +12,16 @@ import pytest
 from tests.conformance.stores import rows
 from tests.conformance.stores.rows import Writing
 
-from towline.errors import StoreError
+from towline.cli.cluster import database
+from towline.coordination.filelock import FileLease
+from towline.errors import RequestError, StoreError
+from towline.server.process.home import lease_path
 from towline.store.moving import file as files
 from towline.store.moving import moving, tables
 from towline.store.moving.file import FORMAT, FileTarget, Header, Piece
+from towline.store.moving.sqlite import SqliteTarget, set_acting
 from towline.store.sqlite import SqliteStore
+from towline.store.sqlite.connections import open_writer
 
 LARGE = 100_000
 
@@ -105,3 +111,60 @@ def test_the_second_of_two_backups_at_once_is_refused(tmp_path: Path) -> None:
     first.finish()
     assert [piece.table for piece in pieces(tmp_path / "b")] == [""]
     assert not (tmp_path / "b.new").exists()
+
+
+async def test_a_store_that_was_made_while_a_backup_is_restored_stays(large: Path, tmp_path: Path) -> None:
+    await moving.backup(large, tmp_path / "b", quiet)
+    place = tmp_path / "home" / "state.db"
+    server = SqliteStore(place)
+
+    opened = asyncio.Event()
+
+    async def meanwhile() -> None:
+        await server.open()
+        await server.raise_term("default")
+        opened.set()
+
+    class Waiting(SqliteTarget):
+        async def finish(self, closed: str | None) -> None:
+            await meanwhile()
+            await super().finish(closed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moving, "SqliteTarget", Waiting)
+        with pytest.raises(
+            StoreError, match=r"state\.db was made while the backup was read: stop the server"
+        ):
+            await moving.restore(tmp_path / "b", place, quiet)
+    assert opened.is_set()
+    assert await server.raise_term("default") == 2
+    await server.close()
+    assert not (tmp_path / "home" / "state.db.new").exists()
+
+
+async def test_nobody_leads_with_a_store_that_was_closed_after_he_opened_it(large: Path) -> None:
+    server = SqliteStore(large)
+    await server.open()
+    term = await server.raise_term("default")
+    connection = open_writer(large)
+    set_acting(connection, "it was moved")
+    with pytest.raises(StoreError, match="is closed: it was moved"):
+        await server.raise_term("default")
+    set_acting(connection, None)
+    connection.close()
+    assert await server.raise_term("default") > term + 1
+    await server.close()
+
+
+def test_a_restore_has_the_lock_of_a_home_that_is_not_there_yet(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "home" / "state.db"
+    with database._unused(place, make=True):
+        assert not FileLease(lease_path(place.parent)).try_acquire(), "a server could start here"
+    server = FileLease(lease_path(place.parent))
+    assert server.try_acquire()
+    with (
+        pytest.raises(RequestError, match=r"A server of .*/new/home runs: stop it first"),
+        database._unused(place, make=True),
+    ):
+        pytest.fail("it has the lock too")
+    server.release()

@@ -88,6 +88,8 @@ class PostgresTarget:
                 await self._connection.execute(script(None, revision))
                 return
             checked_revision(found, str(self.address))
+            # Who is about to lead is waited for, and found below; who comes later finds the store closed.
+            await self._connection.execute("LOCK TABLE pool IN SHARE ROW EXCLUSIVE MODE")
             for shape in shapes():
                 if await _count(self._connection, shape):
                     raise StoreError(

@@ -13,7 +13,7 @@ from towline.errors import StoreError
 from towline.store.migrations import HEAD
 from towline.store.moving.tables import Row, Shape, in_pieces, shapes
 from towline.store.sqlite.connections import explain, open_reader, open_writer
-from towline.store.upgrade import check_known, check_open, sqlite_revision, upgrade_sqlite
+from towline.store.upgrade import CLOSED, check_known, check_open, sqlite_revision, upgrade_sqlite
 
 _RAISE = "UPDATE pool SET term = max(term + 1, ?)"
 
@@ -50,7 +50,7 @@ class SqliteSource:
     def check_open(self) -> None:
         """Raises StoreError where no server may act on it."""
         with explained(self.path):
-            (reason,) = self._connection.execute("SELECT max(reason) FROM closure").fetchone()
+            (reason,) = self._connection.execute(CLOSED).fetchone()
         check_open(reason, str(self.path))
 
     async def count(self, shape: Shape) -> int:
@@ -127,8 +127,20 @@ class SqliteTarget:
             set_acting(self._open, closed)
             self._open.close()
             self._connection = None
-            self._draft.rename(self.path)
+            self._put_in_place()
             sync_folder(self.path.parent)
+
+    def _put_in_place(self) -> None:
+        """Never over a file that somebody has made there meanwhile, such as a server its empty one."""
+        try:
+            os.link(self._draft, self.path)
+        except FileExistsError:
+            raise StoreError(
+                f"{self.path} was made while the backup was read: stop the server that uses it, and move it "
+                "away"
+            ) from None
+        finally:
+            self._draft.unlink()
 
     def close(self) -> None:
         """Without ``finish`` nothing is kept."""
