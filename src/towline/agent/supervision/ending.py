@@ -211,7 +211,8 @@ class Ending:
             attempt.slot = None
         if attempt.log is not None:
             attempt.log.finish(now_ms)
-            attempt.log = None
+            if not attempt.log.stalled:
+                attempt.log = None
 
     def _end(self, attempt: Attempt, update: AttemptUpdate) -> None:
         if attempt.image_digest is not None:
