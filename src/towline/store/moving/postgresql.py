@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager, suppress
 
+from towline.core.leadership import LEADERS_BITS
 from towline.errors import StoreError
 from towline.store.address import Address
 from towline.store.migrations import HEAD
@@ -19,7 +20,7 @@ from towline.store.upgrade import script
 
 _SESSION = SESSION_OF_UPGRADES | {"idle_in_transaction_session_timeout": "0"}
 _ROWS_AT_FIRST = 100
-_RAISE = "UPDATE pool SET term = greatest(term + 1, $1)"
+_RAISE = f"UPDATE pool SET term = greatest((term >> {LEADERS_BITS}) + 1, $1::bigint) << {LEADERS_BITS}"
 
 
 @contextmanager
@@ -129,11 +130,16 @@ class PostgresTarget:
             self._connection.terminate()
 
 
+async def raise_terms(connection: Driver) -> None:
+    """As ``core.leadership.raised``, of all pools."""
+    await connection.execute(_RAISE, int(time.time()))
+
+
 async def set_acting(connection: Driver, closed: str | None) -> None:
-    """Let the store be closed for this reason or, with None, be open in terms higher than any before."""
+    """Let the store be closed for this reason or, with None, be open in the next term."""
     await connection.execute("DELETE FROM closure")
     if closed is None:
-        await connection.execute(_RAISE, int(time.time()))
+        await connection.execute("UPDATE pool SET term = term + 1")
     else:
         await connection.execute(
             "INSERT INTO closure (reason, at) VALUES ($1, $2)", closed, time.time_ns() // 10**6

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from towline.core.leadership import LEADERS_BITS
 from towline.errors import StoreError
 from towline.store.migrations import HEAD
 from towline.store.moving.tables import Row, Shape, in_pieces, shapes
 from towline.store.sqlite.connections import explain, open_reader, open_writer
 from towline.store.upgrade import CLOSED, check_known, check_open, sqlite_revision, upgrade_sqlite
 
-_RAISE = "UPDATE pool SET term = max(term + 1, ?)"
+_RAISE = f"UPDATE pool SET term = max((term >> {LEADERS_BITS}) + 1, ?) << {LEADERS_BITS}"
 
 
 _BESIDE = ("-wal", "-shm", "-journal")
@@ -149,12 +150,15 @@ class SqliteTarget:
             self._draft.unlink(missing_ok=True)
 
 
-def set_acting(connection: sqlite3.Connection, closed: str | None) -> None:
-    """Let the store be closed for this reason or, with None, be open in terms higher than any before."""
+def set_acting(connection: sqlite3.Connection, closed: str | None, *, raised: bool = False) -> None:
+    """Let the store be closed for this reason or, with None, be open in the next term; ``raised``: as
+    ``core.leadership.raised`` says."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("DELETE FROM closure")
-    if closed is None:
+    if raised:
         connection.execute(_RAISE, (int(time.time()),))
+    elif closed is None:
+        connection.execute("UPDATE pool SET term = term + 1")
     else:
         connection.execute(
             "INSERT INTO closure (reason, at) VALUES (?, ?)", (closed, time.time_ns() // 10**6)

@@ -107,6 +107,6 @@ class Target(Protocol):
     async def count(self, shape: Shape) -> int: ...
 
     async def finish(self, closed: str | None) -> None:
-        """Bring the schema up to date, raise the terms or, with ``closed``, close the store for this reason;
-        then everything is there for good."""
+        """Bring the schema up to date, go on to the next term or, with ``closed``, close the store for this
+        reason; then everything is there for good."""
         ...
