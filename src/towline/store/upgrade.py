@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from towline.errors import StoreError
+from towline.errors import StoreError, WrongStore
 from towline.store.migrations import HEAD, REVISIONS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def check_known(found: str | None, where: str, oldest: str | None = None) -> Non
     says that builds from ``oldest`` on may use it too."""
     if found is None or found in REVISIONS or (oldest is not None and oldest <= HEAD):
         return
-    raise StoreError(
+    raise WrongStore(
         f"{where} was written by a newer Towline (its schema is {found}, this one knows up to {HEAD}): "
         "use that version, or another store"
     )

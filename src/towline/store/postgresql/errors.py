@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
-from towline.errors import StoreError, Unstorable
+from towline.errors import StoreAway, StoreError, Unstorable, WrongStore
 from towline.store.address import Address
 
 _REMEDIES = {
@@ -48,6 +48,10 @@ EXPECTED = (asyncpg.PostgresError, *LOST, ValueError, OverflowError)
 _UNSTORABLE = ("22", "23", "54")
 """Classes of errors about values: of the wrong kind or too large, against the schema, beyond a limit."""
 _LONGEST_SAID = 300
+_AWAY = ("57P01", "57P02", "57P03", "53300", "25006")
+_WRONG = ("28P01", "28000", "3D000", "42501")
+"""Those of ``_REMEDIES`` that may pass by themselves, and those for which the setting or the database has to
+be changed."""
 _NOT_UTF8 = ("22021", "22P05")
 _STANDBY = "25006"
 
@@ -61,18 +65,19 @@ def explain(address: Address, error: Exception, *, doubtful: bool = False) -> St
         return Unstorable(f"{address}: it does not take a value of this: {printable(said)}")
     doubt = "; whether the change was made is not known" if doubtful and is_lost(error) else ""
     if code in _REMEDIES:
-        return StoreError(f"{address}: {_REMEDIES[code]} ({said}){doubt}")
+        kind = StoreAway if code in _AWAY else WrongStore if code in _WRONG else StoreError
+        return kind(f"{address}: {_REMEDIES[code]} ({said}){doubt}")
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return StoreError(f"{address}: {_REMEDIES[_STANDBY]} ({said})")
+        return StoreAway(f"{address}: {_REMEDIES[_STANDBY]} ({said})")
     if isinstance(error, TimeoutError):
-        return StoreError(f"{address}: it does not answer: look whether it runs and can be reached{doubt}")
+        return StoreAway(f"{address}: it does not answer: look whether it runs and can be reached{doubt}")
     if isinstance(error, OSError):
-        return StoreError(
+        return StoreAway(
             f"{address}: it cannot be reached: look whether it runs, and at host and port of store_url "
             f"({said}){doubt}"
         )
     if isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError):
-        return StoreError(f"{address}: the connection was lost: look whether it runs ({said}){doubt}")
+        return StoreAway(f"{address}: the connection was lost: look whether it runs ({said}){doubt}")
     return StoreError(f"{address}: {said}{doubt}")
 
 

@@ -10,7 +10,7 @@ import asyncio
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
-from towline.errors import StoreError
+from towline.errors import WrongStore
 from towline.store.address import Address
 from towline.store.migrations import HEAD
 from towline.store.postgresql.connections import SESSION, Driver, connect
@@ -89,7 +89,7 @@ async def revision(address: Address, connection: Driver) -> str | None:
     if ours:
         return await connection.fetchval("SELECT version_num FROM alembic_version")
     if others:
-        raise StoreError(
+        raise WrongStore(
             f"{address} is a database of something else: make one for Towline alone, with createdb"
         )
     return None
