@@ -245,6 +245,29 @@ class ServerView(Struct, kw_only=True):
     """Of its own configuration: sentences with remedies."""
 
 
+class PoolView(Struct, kw_only=True):
+    """A pool: a set of nodes with one leader. Where no leader answers, only its name is known.
+
+    ``leader`` is the name of the server that leads it, ``address`` where others reach that. Amounts are those
+    of its ready nodes."""
+
+    pool: str
+    leader: str | None = None
+    address: str | None = None
+    term: int | None = None
+    since: str | None = None
+    nodes: int | None = None
+    cpu: float | None = None
+    cpu_free: float | None = None
+    memory_bytes: int | None = None
+    memory_free_bytes: int | None = None
+    gpus: int | None = None
+    jobs: int | None = None
+    """Unfinished ones."""
+    active: int | None = None
+    queued: int | None = None
+
+
 class LedPoolView(Struct, kw_only=True):
     """A pool that a server leads. ``since`` is by that server's clock."""
 

@@ -66,13 +66,13 @@ async def export_events(request: AnyRequest, since_ms: Since = 0) -> Stream:
 
 
 async def _lines(service: Service, since_ms: int) -> AsyncIterator[bytes]:
-    _, newest = await service.store.counters(service.settings.pool)
+    _, newest = await service.store.counters(service.pool)
     after = await _number_before(service, since_ms, newest)
     nodes, queues, now_ms = service.leader.opinion(
         lambda pool: (pool.nodes_view(), pool.queues_view(), pool.state.now_ms)
     )
     head: list[Struct] = [
-        Header(version=VERSION, pool=service.settings.pool, at=rfc3339(now_ms), events=newest - after)
+        Header(version=VERSION, pool=service.pool, at=rfc3339(now_ms), events=newest - after)
     ]
     head += [NodeLine(node=node) for node in nodes]
     head += [QueueLine(queue=queue) for queue in queues]

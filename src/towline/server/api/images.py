@@ -152,7 +152,7 @@ async def log_in(request: AnyRequest, registry: FromPath[str]) -> LoginView:
     body = await decoded(request, LoginBody)
     service = service_of(request)
     name = await service.logins.put(registry, body.user, body.password)
-    service.gateway.descriptions_changed()
+    service.seats.descriptions_changed()
     return next(_login(entry) for entry in await service.logins.list() if entry.name == name)
 
 
@@ -161,7 +161,7 @@ async def log_out(request: AnyRequest, registry: FromPath[str]) -> None:
     """Forget a login."""
     service = service_of(request)
     await service.logins.delete(registry)
-    service.gateway.descriptions_changed()
+    service.seats.descriptions_changed()
 
 
 def _login(entry: Entry) -> LoginView:

@@ -19,7 +19,7 @@ from towline.server.api.queues import decoded
 from towline.server.api.service import Service, service_of
 from towline.server.events import MAX_DIGITS
 from towline.server.facts import has_ended
-from towline.server.intake import MAX_KEY_LENGTH, Submission
+from towline.server.intake import MAX_KEY_LENGTH, PREPARED, Submission
 from towline.server.pulls import add_pulls, explain_pulls
 
 AnyRequest = Request[Any, Any, Any]
@@ -64,7 +64,8 @@ async def submit(request: AnyRequest) -> Response[JobView]:
     """Submit a job: once for each Idempotency-Key."""
     service = service_of(request)
     body = await request.body()
-    job, new = await service.intake.submit(body, request.headers.get("idempotency-key"))
+    prepared = request.scope["state"].get(PREPARED)
+    job, new = await service.intake.submit(body, request.headers.get("idempotency-key"), prepared)
     view = await service.facts.job(await service.facts.find(job), 0)
     return Response(view, status_code=201 if new else 200)
 
@@ -83,7 +84,7 @@ async def list_jobs(
     before = int(cursor) if cursor is not None else None
     rows = await service.store.jobs(service.namespace, before, limit + 1, states)
     shown = rows[:limit]
-    told = service.gateway.pulls()
+    told = service.pulls()
     views = [
         add_pulls(await service.facts.summary(row), told, await _task_names(service, row)) for row in shown
     ]
@@ -97,7 +98,7 @@ async def show(request: AnyRequest, job: FromPath[str], elements: ElementBudget 
     row = await service.facts.find(job)
     view = await service.facts.job(row, elements)
     view.webhooks = await service.facts.deliveries(row)
-    return add_pulls(view, service.gateway.pulls(), await _task_names(service, row))
+    return add_pulls(view, service.pulls(), await _task_names(service, row))
 
 
 async def _task_names(service: Service, row: JobRow) -> list[str]:
@@ -187,7 +188,7 @@ async def retry(request: AnyRequest, job: FromPath[str]) -> RetryView:
         raise RequestError(f"Idempotency-Key is 1 to {MAX_KEY_LENGTH} characters long.")
     body = await decoded(request, RetryBody)
     row = await service.facts.find(job)
-    cursor = service.feed.cursor((await service.store.counters(service.settings.pool))[1])
+    cursor = service.feed.cursor((await service.store.counters(service.pool))[1])
     named = tuple((element.task, element.index) for element in body.elements)
     names = await service.retrier.retry(row, named, body.failed, key)
     view = await service.facts.job(await service.facts.find(row.id), 0)
@@ -211,7 +212,7 @@ async def why(
                 ended = await explain_ended(service, row, task, index)
                 if ended.state == view.state:
                     return ended
-            return explain_pulls(view, service.gateway.pulls(), await _task_names(service, row))
+            return explain_pulls(view, service.pulls(), await _task_names(service, row))
         except NotFound:
             row = await service.facts.find(row.id)
             if row.state == JobState.RUNNING:

@@ -26,14 +26,15 @@ AnyRequest = Request[Any, Any, Any]
 async def show_server(request: AnyRequest) -> ServerView:
     """The server: its build, its pool, and what is wrong with it."""
     service = service_of(request)
+    leases = [seat.gateway.lease_problem for seat in service.seats]
     return ServerView(
         build=build(),
         api=API_VERSION,
-        pool=service.settings.pool,
-        term=service.leader.term if service.joined is None else service.joined.term,
+        pool=service.pool,
+        term=service.leader.term if service.joined is None else service.joined.of(service.pool).term,
         local=service.access is None,
         pid=os.getpid(),
-        problems=[*FAULTS.problems(), *filter(None, [service.gateway.lease_problem])],
+        problems=[*FAULTS.problems(), *filter(None, leases)],
     )
 
 
@@ -47,17 +48,22 @@ async def list_servers(request: AnyRequest) -> ServerList:
     service = service_of(request)
     if service.joined is not None:
         return ServerList(servers=service.joined.views())
-    led = LedPoolView(pool=service.settings.pool, term=service.leader.term, since=rfc3339(service.since_ms))
+    since = rfc3339(service.since_ms)
+    led = [
+        LedPoolView(pool=seat.pool, term=seat.leader.term, since=since)
+        for seat in service.seats
+        if seat.leader.ready.is_set()
+    ]
     only = PeerView(
         id="",
         name=socket.gethostname(),
         address=service.settings.listen,
         build=build(),
-        started_at=rfc3339(service.since_ms),
+        started_at=since,
         live=True,
         silent_seconds=0.0,
         asked=True,
-        leads=[led] if service.leader.ready.is_set() else [],
+        leads=led,
     )
     return ServerList(servers=[only])
 
@@ -109,7 +115,7 @@ async def readyz(request: AnyRequest) -> Response[str]:
     """It also leads its pool, or knows who does: submissions are taken."""
     service = service_of(request)
     leader = service.leader
-    if leader.ready.is_set() or (service.joined is not None and service.joined.leader()[0]):
+    if leader.ready.is_set() or (service.joined is not None and service.joined.of(service.pool).leader()[0]):
         return Response("ready\n", media_type="text/plain")
     what = leader.stopped or "the pool is being loaded"
     return Response(f"{what}\n", media_type="text/plain", status_code=503)
