@@ -62,7 +62,9 @@ async def test_a_term_and_a_commit_are_one_pools_own(store: Store, pools: tuple[
     assert await store.counters("west") == (1, 0)
 
 
-async def test_jobs_of_all_pools_are_listed_in_one_order(store: Store, pools: tuple[Writing, Writing]) -> None:
+async def test_jobs_of_all_pools_are_listed_in_one_order(
+    store: Store, pools: tuple[Writing, Writing]
+) -> None:
     east, west = pools
     for seq in range(1, 7):  # pairs of one seq, as two pools may give in the same moment
         state = "failed" if seq % 2 else "running"
@@ -83,7 +85,9 @@ async def test_jobs_of_all_pools_are_listed_in_one_order(store: Store, pools: tu
     assert found == ["b2", "a5", "b4"]
 
 
-async def test_the_newest_of_a_name_is_that_of_all_pools(store: Store, pools: tuple[Writing, Writing]) -> None:
+async def test_the_newest_of_a_name_is_that_of_all_pools(
+    store: Store, pools: tuple[Writing, Writing]
+) -> None:
     east, west = pools
     await east.submit("j1", 10, name="train")
     await west.submit("j3", 20, name="train")

@@ -75,7 +75,10 @@ def nodes(pool: str) -> Plan[list[NodeRow]]:
 
 
 def find_nodes(name: str) -> Plan[list[tuple[str, str]]]:
-    for make, values in ((statements.nodes_by_id, {"node": name}), (statements.nodes_by_name, {"name": name})):
+    for make, values in (
+        (statements.nodes_by_id, {"node": name}),
+        (statements.nodes_by_name, {"name": name}),
+    ):
         found = [(str(id), str(pool)) for id, pool in (yield Ask(make, values))]
         if found:
             return found
