@@ -80,6 +80,7 @@ class JobView(Struct, kw_only=True):
     """Elements of the whole job, by state."""
     tasks: list[TaskView]
     queue: str = "default"
+    pool: str = "default"
     pulls: list[PullingView] = []
     """Images that nodes are getting for it now."""
     webhooks: list[DeliveryView] = []
@@ -173,6 +174,7 @@ class NodeView(Struct, kw_only=True):
     """Since when it takes nothing new."""
     drain_until: str | None = None
     """When what still runs there is stopped and queued again."""
+    pool: str = "default"
 
 
 class NodeUsageView(Struct, kw_only=True):
@@ -317,6 +319,7 @@ class QueueView(Struct, kw_only=True):
     """The pool's order inside queues, behind priority and what namespaces have used."""
     usage_half_life_s: float = 0
     """What a namespace has used counts half as much after so long."""
+    pool: str = "default"
 
 
 class PlannedView(Struct, kw_only=True):

@@ -209,6 +209,7 @@ class Pool:
         state = self._state
         views = show(state.queues, state.backlog, state.capacity, names)
         for view in views:
+            view.pool = state.name
             view.order = state.columns.rules.order.name
             view.usage_half_life_s = state.usages.half_life_ms / 1000
         return views
@@ -245,6 +246,7 @@ def _node_view(state: PoolState, node: Node) -> NodeView:
         drain_at=rfc3339_or_null(row.drain_at),
         drain_until=rfc3339_or_null(row.drain_until),
         active=len(node.attempts),
+        pool=state.name,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Annotated, Any
 
 from litestar import Request, Response, Router, get, post
@@ -30,6 +31,7 @@ StateFilter = Annotated[str | None, QueryParameter(name="state")]
 Seconds = Annotated[float, QueryParameter(ge=0, le=600)]
 
 
+_CURSOR = re.compile(rf"(?P<seq>[0-9]{{1,{MAX_DIGITS}}})(\.(?P<id>[!-~]{{1,200}}))?")
 RETRIED_SHOWN = 1_000
 
 
@@ -79,16 +81,24 @@ async def list_jobs(
     states = in_state.split(",") if in_state else []
     for unknown in set(states) - set(JobState):
         raise RequestError(f"There is no state {unknown!r}: the states of jobs are {', '.join(JobState)}.")
-    if cursor is not None and not (cursor.isdecimal() and len(cursor) <= MAX_DIGITS):
-        raise RequestError(f"{cursor!r} is no cursor of jobs: leave it out to start at the newest.")
-    before = int(cursor) if cursor is not None else None
+    before = None if cursor is None else _position(cursor)
     rows = await service.store.jobs(service.namespace, before, limit + 1, states)
     shown = rows[:limit]
     told = service.pulls()
     views = [
         add_pulls(await service.facts.summary(row), told, await _task_names(service, row)) for row in shown
     ]
-    return JobPage(jobs=views, next_cursor=str(shown[-1].seq) if len(rows) > limit else None)
+    next_cursor = f"{shown[-1].seq}.{shown[-1].id}" if len(rows) > limit else None
+    return JobPage(jobs=views, next_cursor=next_cursor)
+
+
+def _position(cursor: str) -> tuple[int, str]:
+    """The (seq, id) of the last job that a page showed; earlier versions gave the seq alone. Raises
+    RequestError."""
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        raise RequestError(f"{cursor[:200]!r} is no cursor of jobs: leave it out to start at the newest.")
+    return int(found["seq"]), found["id"] or ""
 
 
 @get("/{job:str}")
