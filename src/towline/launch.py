@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from litestar.types import ASGIApp
 
-    from towline.logs.archive import Archive
     from towline.model.job import JobSpec
     from towline.runtime.policy import Policy
     from towline.server.access.cluster import Access

@@ -171,8 +171,8 @@ class Intake:
         return stands.job, True
 
     async def check(self, prepared: Prepared) -> None:
-        """Whether this server takes such a job: its pool, its mounts, what it asks of the policy, its secrets,
-        its runtimes. Raises InvalidDocument, Unavailable."""
+        """Whether this server takes such a job: its pool, its mounts, what it asks of the policy, its
+        secrets, its runtimes. Raises InvalidDocument, Unavailable."""
         self._check_pool(prepared.spec)
         await self._check_mounts(prepared)
         self._check_policy(prepared)

@@ -28,6 +28,10 @@ class Enrolled(Struct, frozen=True, kw_only=True):
     expires_at: int
 
 
+async def _is_free(_: str) -> bool:
+    return False
+
+
 class Enrolments:
     """All enrolments are held in memory: a link costs no read of the store."""
 
@@ -119,18 +123,15 @@ class Enrolments:
         return found[0] if len(found) == 1 else None
 
     def pool_of(self, name: str) -> str | None:
-        """The pool that the node of this id or name has enrolled for; None where there is none, or several."""
+        """The pool that the node of this id or name has enrolled for; None where there is no such node, or
+        several, or it enrolled before there were pools to choose."""
         node = self.find(name)
-        return None if node is None else self._rows[node].pool
+        return None if node is None else self._rows[node].pool or None
 
     async def forget(self, node: str) -> bool:
         """Its certificate is worth nothing from now on. False where it was not enrolled."""
         self._rows.pop(node, None)
         return await self._store.enrolment_delete(node)
-
-
-async def _is_free(_: str) -> bool:
-    return False
 
 
 def _worthless() -> Forbidden:

@@ -138,8 +138,8 @@ class InHand:
 
 
 def in_hand_path(home: Path, pool: str = "") -> Path:
-    """Under /run, which does not outlive the boot and is no disk; in ``home`` where /run is not ours. ``pool``:
-    empty for the home's first one."""
+    """Under /run, which does not outlive the boot and is no disk; in ``home`` where /run is not ours. Empty
+    ``pool``: the home's first one."""
     name = hashlib.blake2b(os.fsencode(home), digest_size=8).hexdigest() + (f"-{pool}" if pool else "")
     run = Path("/run/towline")
     try:

@@ -82,8 +82,8 @@ class Joined:
             await self._zookeeper.open()
 
     def follow(self, feed: Feed, reloads: Sequence[Reload] = ()) -> Following:
-        """What keeps a pool's readers up with its leader; ``reloads``: and this server with what others change
-        of what belongs to no pool."""
+        """What keeps a pool's readers up with its leader; ``reloads``: and this server with what others
+        change of what belongs to no pool."""
         return Following(feed, self._store, self.leases, reloads)
 
     def read_output(self, archive: Archive) -> None:

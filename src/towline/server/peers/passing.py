@@ -66,8 +66,8 @@ def passing(
     carrier: Carrier,
     name: str,
 ) -> ASGIApp:
-    """``app`` for what this server answers itself. ``home``: the pool of a request that names none. ``leads``:
-    whether this server leads a pool. ``name`` is how the audit names this server's socket."""
+    """``app`` for what this server answers itself. ``home``: the pool of a request that names none.
+    ``leads``: whether this server leads a pool. ``name`` is how the audit names this server's socket."""
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):

@@ -77,8 +77,8 @@ class Asking:
             return None
 
     async def gather(self, scope: Scope, pools: Iterable[str], send: Send) -> None:
-        """The answers of all pools as one. Where one refuses, its answer is the whole: what is shown without a
-        pool would be taken for all there is. Only a pool without nodes has nothing to say of their usage."""
+        """The answers of all pools as one. Where one refuses, its answer is the whole: what is shown without
+        a pool would be taken for all there is. Only a pool without nodes has nothing to say of usage."""
         path, query = scope["path"], scope["query_string"]
         answers = await asyncio.gather(*(self.ask(scope, pool, "GET", path, query) for pool in pools))
         good = [one for one in answers if one.status == 200]

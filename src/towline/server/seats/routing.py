@@ -158,8 +158,8 @@ class Routing:
 
     # --- submissions --------------------------------------------------------------------------------
     async def _submission(self, scope: Scope, receive: Receive) -> Receive:
-        """The pool that a job names, or of those that it leaves open the one that takes it best. A repeat goes
-        where the key says, whatever the pools say by now."""
+        """The pool that a job names, or of those that it leaves open the one that takes it best. A repeat
+        goes where the key says, whatever the pools say by now."""
         body, receive = await _read(receive, self._body_limit)
         if body is None:
             return receive

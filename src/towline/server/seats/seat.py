@@ -1,4 +1,4 @@
-"""What one server has for one pool: its leader, which leads while the lease is here, and what goes with it."""
+"""What one server has for one pool: a leader, which leads while the lease is here, and what goes with it."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Seats:
             await asyncio.wait(self._leading.values())
 
     def close(self) -> None:
-        """After ``settle``. Raises what made a leader crash, and OperatorError for a pool that has stopped."""
+        """After ``settle``. Raises what made a leader crash, OperatorError for a pool that has stopped."""
         for seat in self:
             seat.in_hand.close()
         for task in self._leading.values():

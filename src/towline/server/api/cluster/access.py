@@ -69,12 +69,13 @@ async def whoami(request: AnyRequest) -> WhoView:
 @get("/v1/tokens")
 async def list_tokens(request: AnyRequest) -> TokenList:
     """API tokens, and join links that nobody has used yet."""
-    tokens = access_of(service_of(request)).tokens
+    service = service_of(request)
+    tokens = access_of(service).tokens
     every = _is_everywhere(request)
-    mine = service_of(request).namespace
+    mine, home = service.namespace, service.seats.home_pool
     return TokenList(
         tokens=[_view(row) for row in tokens.list() if every or row.namespace == mine],
-        joins=[_join_view(row) for row in tokens.joins()] if every else [],
+        joins=[_join_view(row, home) for row in tokens.joins()] if every else [],
     )
 
 
@@ -168,11 +169,12 @@ def _named(row: TokenRow) -> str:
     return f"join link {row.id}" if row.kind == JOIN else f"token {row.name} ({row.id}), {row.role}"
 
 
-def _join_view(row: TokenRow) -> JoinTokenView:
+def _join_view(row: TokenRow, home: str) -> JoinTokenView:
     return JoinTokenView(
         id=row.id,
         created_at=rfc3339(row.created_at),
         expires_at=None if row.expires_at is None else rfc3339(row.expires_at),
+        pool=row.pool or home,
     )
 
 

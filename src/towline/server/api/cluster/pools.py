@@ -82,7 +82,7 @@ async def _until_led(service: Service, pool: str) -> None:
     """Whoever comes next finds it led, if that is soon."""
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while _led(service, pool).leader is None:
+            while _led(service, pool).leader is None:  # noqa: ASYNC110 - another server may lead it
                 await asyncio.sleep(LOOK_S)
     except TimeoutError:
         return
