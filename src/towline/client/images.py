@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Struct
@@ -24,11 +24,13 @@ class LoginList(Struct, kw_only=True):
 
 
 class Images:
-    """The images of the local server's node, or of ``node`` (an id or a name)."""
+    """The images of the only node of a pool (None: of the one that is there from the start), or of ``node``
+    (an id or a name)."""
 
-    def __init__(self, client: Client, node: str | None = None) -> None:
+    def __init__(self, client: Client, node: str | None = None, pool: str | None = None) -> None:
         self._client = client
-        self._query = "" if node is None else f"?node={quote(node, safe='')}"
+        asked = [(name, value) for name, value in (("node", node), ("pool", pool)) if value is not None]
+        self._query = f"?{urlencode(asked, quote_via=quote, safe='')}" if asked else ""
 
     async def list(self) -> list[ImageView]:
         """The latest used first, behind those that are being pulled."""

@@ -352,6 +352,8 @@ class PlanView(Struct, kw_only=True):
     queue: str
     placements: list[PlannedView]
     waiting: list[PlanWaitView]
+    pool: str = "default"
+    """The one that would get it."""
 
 
 class ImageView(Struct, kw_only=True):

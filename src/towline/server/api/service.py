@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 OF_A_POOL = {"pool": "Of this pool; by default of the one that is there from the start"}
 """What a route says of ``?pool=``, which is heeded before it is asked."""
+OF_ALL_POOLS = {"pool": "Of this pool; by default of all"}
 MOST = 2**53
 """Of a number in a query: beyond it JSON's readers round, and far beyond it the store has no room."""
 
