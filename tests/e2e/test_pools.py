@@ -41,7 +41,7 @@ def lines(home: Home, *arguments: str) -> list[list[str]]:
 
 def test_pools_are_made_and_shown(admin: Home) -> None:
     header, first, second = lines(admin, "pool", "ls")
-    assert header == "POOL LEADER TERM NODES CPU FREE MEMORY FREE GPUS JOBS ACTIVE QUEUED".split()
+    assert " ".join(header) == "POOL LEADER TERM NODES CPU FREE MEMORY FREE GPUS JOBS ACTIVE QUEUED"
     assert first[0] == "default" and second[0] == "gpu"
     assert first[2:4] == second[2:4] == ["1", "1"], (first, second)
     assert admin.tow("pool", "list").stdout.splitlines()[0].split() == header
@@ -125,6 +125,9 @@ def test_what_is_asked_of_a_pool_is_of_it(admin: Home, script: Maker) -> None:
     assert sorted(node["name"] for node in everywhere) == ["g1", "n1"]
     assert "a job has its own pool" in admin.tow("top", "told", "--pool", "gpu", status=2).stderr
     assert admin.json("image", "ls", "--pool", "gpu") == {"images": []}
+    assert admin.json("image", "gc", "--node", "g1", "--pool", "gpu")["removed"] == []
+    for command in (("ls",), ("pull", "oci:none:1"), ("rm", "none"), ("gc",)):
+        assert "g1" in admin.tow("image", *command, "--node", "g1", "--pool", "default", status=None).stderr
     assert (
         admin.json(
             "drain",

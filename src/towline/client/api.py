@@ -271,8 +271,8 @@ class Client:
     async def get(self, kind: type[T], path: str, **query: object) -> T:
         return msgspec.json.decode(await self.request("GET", path, query=query), type=kind)
 
-    async def post(self, kind: type[T], path: str, body: object) -> T:
-        return msgspec.json.decode(await self.request("POST", path, body=body), type=kind)
+    async def post(self, kind: type[T], path: str, body: object, **query: object) -> T:
+        return msgspec.json.decode(await self.request("POST", path, query=query, body=body), type=kind)
 
     async def request(
         self,
