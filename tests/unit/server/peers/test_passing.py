@@ -137,7 +137,7 @@ async def test_a_follower_answers_facts_and_passes_on_the_rest(world: World) -> 
     ((address, headers),) = world.carried
     assert address == LEADER.address and headers[b"host"] == LEADER.address.encode()
     assert headers[b"authorization"] == b"Bearer t"
-    assert json.loads(headers[HEADER]) == {"source": "10.9.9.9"}
+    assert json.loads(headers[HEADER]) == {"source": "10.9.9.9", "pool": "p"}
 
 
 async def test_a_leader_answers_everything(world: World) -> None:
@@ -148,7 +148,7 @@ async def test_a_leader_answers_everything(world: World) -> None:
 
 async def test_the_owner_of_a_socket_is_the_owner_at_the_leader_too(world: World) -> None:
     await world.ask("POST", "/v1/jobs", LOCAL)
-    assert json.loads(world.carried[0][1][HEADER]) == {"source": "socket of here", "local": True}
+    assert json.loads(world.carried[0][1][HEADER]) == {"source": "socket of here", "local": True, "pool": "p"}
 
 
 async def test_who_is_not_known_takes_no_place_at_the_leader(world: World) -> None:
