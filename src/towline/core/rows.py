@@ -14,8 +14,8 @@ from towline.model.job import JobSpec
 
 
 class JobRow(Struct, kw_only=True):
-    """A job. ``seq`` is its place in the order of submission to its pool; over all pools, jobs are in order of
-    ``seq`` and then ``id``."""
+    """A job. ``seq`` is its place in the order of submission to its pool; over all pools, jobs are in order
+    of ``seq`` and then ``id``."""
 
     id: str
     seq: int

@@ -41,7 +41,7 @@ DESCRIPTIONS: dict[type[Struct], dict[str, str]] = {
         "labels": "Names and values to find the job by.",
         "priority": "0 to 100; higher goes first.",
         "queue": "The queue of the pool in which it waits.",
-        "pool": "The pool that gets it, any, or a list of pools of which one gets it; else the cluster's first.",
+        "pool": "The pool that gets it; any; or pools of which one gets it. Else the cluster's first.",
         "notify": "Webhooks that hear of its end.",
     },
     TaskSpec: {

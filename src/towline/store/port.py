@@ -138,9 +138,9 @@ class Store(AccessStore, CoordinationStore, DeliveryStore, Protocol):
     async def attempt(self, job: str, task: int, index: int, number: int) -> AttemptRow | None: ...
 
     async def nodes(self, pool: str) -> list[NodeRow]:
-        """All nodes of a pool, forgotten ones too, in order of their ids. One that was forgotten in a pool and
-        has been committed by another one since is that one's alone; a node that stands in a pool and is not
-        forgotten there is changed by no other pool's commit."""
+        """All nodes of a pool, forgotten ones too, in order of their ids. One that was forgotten in a pool
+        and has been committed by another one since is that one's alone; a node that stands in a pool and is
+        not forgotten there is changed by no other pool's commit."""
         ...
 
     async def find_nodes(self, name: str) -> list[tuple[str, str]]:

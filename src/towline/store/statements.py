@@ -252,8 +252,8 @@ def jobs_of_prefix() -> Select[*tuple[Any, ...]]:
 
 
 def newest_jobs(*, of_state: bool) -> Select[*tuple[Any, ...]]:
-    """Jobs before that of ``before_seq`` and ``before_id``, newest first. Several states are asked for one by one: each is then
-    the end of an index, however rare it is."""
+    """Jobs before that of ``before_seq`` and ``before_id``, newest first. Several states are asked for one
+    by one: each is then the end of an index, however rare it is."""
     # The first condition is what an index is searched by.
     before = and_(
         job.c.seq <= _p("before_seq"), or_(job.c.seq < _p("before_seq"), job.c.id < _p("before_id"))

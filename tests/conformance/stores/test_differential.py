@@ -39,8 +39,9 @@ def row_lists(draw: st.DrawFn, prefix: str, first: bool) -> dict[str, list[Any]]
     for seq, job in enumerate(JOBS, 1):
         if first or draw(st.booleans()):
             made["jobs"][job] = rows.job(
-                prefix + job, seq, namespace=prefix, pool=prefix, name=job[0], state=draw(st.sampled_from(STATES)),
-                message=draw(texts), ended_at=draw(bigs), cancel_requested=draw(st.booleans()),
+                prefix + job, seq, namespace=prefix, pool=prefix, name=job[0],
+                state=draw(st.sampled_from(STATES)), message=draw(texts), ended_at=draw(bigs),
+                cancel_requested=draw(st.booleans()),
             )  # fmt: skip
     indexes = st.integers(0, 12)
     for _ in range(draw(st.integers(0, 12))):

@@ -26,7 +26,7 @@ from towline.model.states import ElementState, JobState, Reason
 
 ONE = Array()
 SEQS_A_MS = 1024
-"""Numbers of the order of submission in a millisecond: below 2**53, which a float holds, until the year 2248."""
+"""Numbers of the order of submission in a millisecond; below 2**53, which a float holds, until 2248."""
 
 
 def submit(pool: PoolState, command: Submit) -> None:

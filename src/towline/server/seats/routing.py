@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
@@ -20,7 +21,7 @@ from towline.core.routing import Offer, best
 from towline.errors import InvalidDocument, NotFound, RequestError, StoreError, Unavailable
 from towline.model.names import ANY_POOL
 from towline.server.access.guard import PRINCIPAL, namespace_in
-from towline.server.intake import LARGE_BYTES, PREPARED, Prepared, prepare
+from towline.server.intake import LARGE_BYTES, PREPARED, prepare
 from towline.server.peers.callers import POOL
 from towline.server.process.refusing import not_now, refuse
 from towline.server.seats.asking import GATHERED
@@ -182,8 +183,7 @@ class Routing:
             stands = await self._store.reserved(with_namespace, key)
             if stands is not None:
                 return self._seats.known(stands.pool)
-        prepared = cast("Prepared", scope["state"][PREPARED])
-        found = best(await self._asking.offers(scope, pools, body), prepared.digest)
+        found = best(await self._asking.offers(scope, pools, body), key or secrets.token_hex(8))
         if found is None:
             raise Unavailable("None of the pools that the job may run in answers: repeat the request.")
         return found
