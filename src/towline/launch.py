@@ -261,9 +261,8 @@ def _app(service: Service, settings: Settings) -> ASGIApp:
 
     app = make_app(service)
     access, seats = service.access, service.seats
-    if access is None:
-        return app
-    app = audited(app, Audit(service.store))
+    if access is not None:
+        app = audited(app, Audit(service.store))
     if service.joined is not None:
 
         def leads(pool: str) -> bool:
@@ -272,8 +271,13 @@ def _app(service: Service, settings: Settings) -> ASGIApp:
 
         app = service.joined.door(app, leads)
     service.asking.app = app
-    pool_of, limit = access.enrolments.pool_of, settings.body_limit_bytes
-    return routed(app, Routing(seats, service.store, service.asking, pool_of, limit))
+    limit = settings.body_limit_bytes
+    return routed(app, Routing(seats, service.store, service.asking, _pool_of(access), limit))
+
+
+def _pool_of(access: Access | None) -> Callable[[str], str | None]:
+    """Names the pool that a node was enrolled for; on one machine nobody enrols."""
+    return (lambda _: None) if access is None else access.enrolments.pool_of
 
 
 def _intake(

@@ -51,6 +51,11 @@ def test_pools_are_made_and_shown(admin: Home) -> None:
         ("gpu", 1, 0),
     ]
     assert admin.json("pool", "show", "gpu") == views[1]
+    assert views[0]["since"] < views[1]["since"]
+    (server,) = admin.json("servers")["servers"]
+    assert [(led["pool"], led["since"]) for led in server["leads"]] == [
+        (view["pool"], view["since"]) for view in views
+    ]
     assert ["pool:", "gpu"] in lines(admin, "pool", "show", "gpu")
     for arguments, words in (
         (("show", "gqu"), "There is no pool 'gqu': there are default, gpu."),
@@ -180,3 +185,16 @@ def test_an_unknown_pool_is_named_with_those_that_are_there(admin: Home, script:
         ("", "pool is ''"),
     ):
         assert words in admin.tow("submit", file, "--pool", wrong, status=2).stderr
+
+
+@pytest.mark.one_machine("of one machine alone")
+def test_one_machine_alone_is_one_pool(home: Home, script: Maker) -> None:
+    assert home.run({"t": script("true")}, name="any", pool="any")["pool"] == "default"
+    (view,) = home.json("pool", "ls")["pools"]
+    assert (view["pool"], view["nodes"], view["term"] > 0) == ("default", 1, True)
+    assert home.json("pool", "show", "default")["leader"] == view["leader"]
+    assert "`tow server`" in home.tow("pool", "create", "gpu", status=2).stderr
+    for arguments in (("nodes",), ("queue", "ls"), ("run", "--runtime", "process")):
+        tail = ("--", "true") if "run" in arguments else ()
+        refused = home.tow(*arguments, "--pool", "gpu", *tail, status=2).stderr
+        assert "here is no pool 'gpu'" in refused, refused

@@ -50,7 +50,7 @@ async def list_servers(request: AnyRequest) -> ServerList:
         return ServerList(servers=service.joined.views())
     since = rfc3339(service.since_ms)
     led = [
-        LedPoolView(pool=seat.pool, term=seat.leader.term, since=since)
+        LedPoolView(pool=seat.pool, term=seat.leader.term, since=rfc3339(seat.leader.since_ms))
         for seat in service.seats
         if seat.leader.ready.is_set()
     ]

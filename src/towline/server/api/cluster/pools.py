@@ -95,7 +95,7 @@ def _led(service: Service, pool: str) -> PoolView:
         service.joined.of(pool).show(view)
     elif (seat := service.seats.get(pool)) is not None and seat.leader.ready.is_set():
         view.leader, view.address = socket.gethostname(), service.settings.listen
-        view.term, view.since = seat.leader.term, rfc3339(service.since_ms)
+        view.term, view.since = seat.leader.term, rfc3339(seat.leader.since_ms)
     return view
 
 
