@@ -25,8 +25,8 @@ class TokenRow(Struct, frozen=True, kw_only=True):
     expires_at: int | None = None
     used_at: int | None = None
     """When a join token was used; it is worth nothing since."""
-    pool: str = "default"
-    """The pool that a join token's node joins."""
+    pool: str = ""
+    """The pool that a join token's node joins; empty: the one that is there from the start."""
 
     def __repr__(self) -> str:
         return f"<TokenRow {self.id} {self.kind} {self.name!r}>"
@@ -34,13 +34,13 @@ class TokenRow(Struct, frozen=True, kw_only=True):
 
 class EnrolmentRow(Struct, frozen=True, kw_only=True):
     """A node that may open a link with a certificate of its own. ``expires_at`` is the certificate's;
-    ``pool`` is the one that it joined."""
+    ``pool`` is the one that it joins, empty: the one that is there from the start."""
 
     node: str
     name: str
     enrolled_at: int
     expires_at: int
-    pool: str = "default"
+    pool: str = ""
 
 
 class AuditRow(Struct, frozen=True, kw_only=True):

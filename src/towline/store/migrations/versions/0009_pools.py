@@ -16,5 +16,5 @@ ID: TypeEngine[str] = Text().with_variant(Text(collation="C"), "postgresql")
 
 def upgrade() -> None:
     for table in ("token", "enrolment"):
-        op.add_column(table, Column("pool", ID, nullable=False, server_default="default"))
+        op.add_column(table, Column("pool", ID, nullable=False, server_default=""))
     op.create_index("node_by_name", "node", ["name"])
