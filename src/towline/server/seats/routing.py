@@ -108,9 +108,11 @@ class Routing:
         NotFound for a pool that is named and not there, StoreError, Unavailable."""
         state, path = scope["state"], scope["path"]
         state[POOL] = self._seats.home_pool
+        if state.get(PRINCIPAL) is None:
+            return receive  # nobody is told which pools there are; the API refuses him
         if (named := self._named(scope)) is not None:
             state[POOL] = self._seats.known(named)
-        elif len(self._seats.names()) == 1 or state.get(PRINCIPAL) is None:
+        elif len(self._seats.names()) == 1:
             return receive
         elif cast("dict[str, Any]", scope).get("method") == "POST" and path in SUBMITS:
             return await self._submission(scope, receive)

@@ -143,6 +143,8 @@ async def test_a_pool_that_is_named_is_heeded_or_refused(world: World) -> None:
     assert await world.ask("/v1/events?cursor=east:17") == "east"
     assert await world.ask("/v1/queues") == "default"
     assert await world.ask("/v1/queues?pool=north") == 404
+    for path in ("/v1/queues?pool=north", "/v1/queues?pool=west", "/v1/pools/north", "/v1/pools/west"):
+        assert await world.ask(path, who=None) == "default"  # where the API refuses him
 
 
 async def test_what_another_server_has_settled_stands(world: World) -> None:
