@@ -187,6 +187,32 @@ def test_an_unknown_pool_is_named_with_those_that_are_there(admin: Home, script:
         assert words in admin.tow("submit", file, "--pool", wrong, status=2).stderr
 
 
+def test_a_machine_changes_its_pool_as_a_new_node(cluster: Cluster, script: Maker) -> None:
+    admin = cluster.admin
+    agent = cluster.join("m1")
+    before = admin.json("node", "m1")
+    assert before["pool"] == "default"
+    task = script("true", where={"node": ["m1"]})
+    assert admin.run({"t": task}, name="before")["state"] == "succeeded"
+    admin.tow("drain", "m1", "--wait")
+    admin.tow("node", "forget", "m1", "--force")
+    agent.wait(60)
+    cluster.join("m1", "--pool", "gpu")
+    assert admin.json("node", "m1")["pool"] == "gpu"
+    ran = admin.run({"t": task}, name="after", pool="any")
+    assert (ran["state"], ran["pool"]) == ("succeeded", "gpu")
+    assert admin.json("job", "before")["pool"] == "default"
+    assert [row[0] for row in lines(admin, "nodes", "--pool", "default")[1:]] == ["n1"]
+
+
+def test_the_example_runs_wherever_it_fits(admin: Home) -> None:
+    example = Path(__file__).parents[2] / "examples" / "pools" / "job.yaml"
+    assert admin.tow("plan", str(example)).stdout.startswith("pool: ")
+    job = admin.json("run", str(example))
+    assert (job["state"], job["counts"]) == ("succeeded", {**job["counts"], "succeeded": 9})
+    assert admin.tow("logs", f"{job['id']}/sum").stdout == "140\n"
+
+
 @pytest.mark.one_machine("of one machine alone")
 def test_one_machine_alone_is_one_pool(home: Home, script: Maker) -> None:
     assert home.run({"t": script("true")}, name="any", pool="any")["pool"] == "default"
