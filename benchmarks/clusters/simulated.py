@@ -13,6 +13,7 @@ import logging
 import ssl
 import sys
 import time
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from towline.identity.tls import client_context
 from towline.server.access.authority import open_authority
 from towline.server.vault import KEY_FILE, Vault
 from towline.store.access import EnrolmentRow
-from towline.store.sqlite import SqliteStore
+from towline.store.port import Store
 
 RUN_S = 0.5
 """How long an element takes."""
@@ -48,20 +49,26 @@ class Members(msgspec.Struct):
     certificates: dict[str, bytes]
 
 
-async def enrolled(home: Path, count: int) -> Members:
-    """Enrol so many nodes in a home whose server does not run."""
-    store = SqliteStore(home / "state.db")
+async def enrolled(store: Store, home: Path, count: int, pool: str = "") -> Members:
+    """Enrol so many nodes of a pool in the store of a home's server, which does not run, or shares it."""
     await store.open()
     authority = await open_authority(Vault(store, home / KEY_FILE))
     key = make_key()
     request, now_ms = make_request(key, "bench"), int(time.time() * 1000)
     members = Members(authority.certificate, key, {})
     for at in range(count):
-        node = f"node-{at:016x}"
+        node = _named(pool, at)
         members.certificates[node], end_ms = authority.node(request, node)
-        await store.enrolment_put(EnrolmentRow(node=node, name=node, enrolled_at=now_ms, expires_at=end_ms))
+        row = EnrolmentRow(node=node, name=node, enrolled_at=now_ms, expires_at=end_ms, pool=pool)
+        await store.enrolment_put(row)
     await store.close()
     return members
+
+
+def _named(pool: str, at: int) -> str:
+    """Nodes of other pools than the first have other ids."""
+    first = 0 if not pool else int.from_bytes(blake2b(pool.encode(), digest_size=4).digest()) << 32
+    return f"node-{first + at:016x}"
 
 
 class _Templates:
