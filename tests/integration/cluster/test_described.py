@@ -71,7 +71,7 @@ async def test_the_pool_that_a_request_is_about_is_described(cluster: ClusterSer
     of_a_node = {f"/v1/nodes/{{node}}{what}" for what in ("", "/drain", "/undrain")}
     of_images = {f"/v1/images{what}" for what in ("", "/pull", "/remove", "/gc")}
     of_events = {"/v1/events", "/v1/events/export"}
-    expected = {"/v1/queues", "/v1/queues/{name}", "/v1/nodes", "/v1/usage"}
+    expected = {"/v1/queues", "/v1/queues/{name}", "/v1/nodes", "/v1/usage", "/v1/gc"}
     assert named == expected | of_a_node | of_images | of_events
     for path in named:  # each heeds it
         for method, operation in paths[path].items():
