@@ -104,6 +104,14 @@ def test_queues_and_drains_are_of_one_pool(two: Several) -> None:
         assert refused.status_code == 404 and "there are default, east" in refused.text
 
 
+def test_whoever_is_asked_garbage_is_collected_in_all_pools(two: Several) -> None:
+    """Also where the one that is asked passes it on to the leader of one, who asks for the others."""
+    for server in two.servers:
+        for query in ({}, {"pool": "default"}, {"pool": "east"}):
+            answer = server.http.post("/v1/gc", json={"dry_run": True}, params=query)
+            assert answer.status_code == 200 and answer.json()["jobs"] == 0, answer.text
+
+
 def test_a_pool_that_is_not_there_is_refused_with_those_that_are(two: Several) -> None:
     for server in two.servers:
         body = {"document": {"name": "j", "pool": "north", "tasks": {"a": {"image": "x"}}}}

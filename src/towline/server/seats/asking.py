@@ -11,7 +11,7 @@ import msgspec
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from towline.core.routing import Offer
-from towline.server.peers.callers import POOL
+from towline.server.peers.callers import PASSED_ON, POOL
 
 PATIENCE_S = 2.0
 """So long a pool may take to say how a job would fit, or how it stands."""
@@ -117,7 +117,8 @@ class _Answer:
 
 
 def _made(scope: Scope, pool: str, method: str, path: str, query: bytes, body: bytes) -> Scope:
-    """A request of the same caller. What the API keeps in a scope while it works is not taken along."""
+    """A request of the same caller. What the API keeps in a scope while it works is not taken along, nor that
+    another server has passed the caller's own request on: this one has another leader."""
     given = cast("dict[str, Any]", scope)
     made = {key: given[key] for key in _KEPT if key in given}
     headers = [(key, value) for key, value in given["headers"] if key not in _OF_A_BODY]
@@ -130,7 +131,9 @@ def _made(scope: Scope, pool: str, method: str, path: str, query: bytes, body: b
         "raw_path": path.encode(),
         "query_string": query,
         "headers": headers,
-        "state": {key: value for key, value in given["state"].items() if key.startswith(_OURS)},
+        "state": {
+            key: value for key, value in given["state"].items() if key.startswith(_OURS) and key != PASSED_ON
+        },
     }
     made["state"][POOL] = pool
     return cast("Scope", made)

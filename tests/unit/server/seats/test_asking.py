@@ -11,7 +11,7 @@ from litestar.types import Receive, Scope, Send
 
 from towline.core.routing import Offer
 from towline.model.views import PoolView
-from towline.server.peers.callers import POOL
+from towline.server.peers.callers import PASSED_ON, POOL
 from towline.server.seats import asking as layer
 from towline.server.seats.asking import Asking
 
@@ -58,7 +58,7 @@ SCOPE: Any = {
     "headers": [(b"authorization", b"Bearer t"), (b"content-length", b"9")],
     "client": ("10.0.0.9", 1),
     "route_handler": "of the request that came",
-    "state": {"towline_principal": "ada", "_ls_state": "of the API"},
+    "state": {"towline_principal": "ada", "towline_passed_on": True, "_ls_state": "of the API"},
 }
 
 
@@ -73,7 +73,7 @@ async def test_a_request_is_the_callers_and_nothing_of_the_one_that_it_is_made_f
     (made,) = world.scopes
     assert made["headers"] == [(b"authorization", b"Bearer t")] and made["client"] == ("10.0.0.9", 1)
     assert made["state"] == {"towline_principal": "ada", POOL: "east"} and "route_handler" not in made
-    assert SCOPE["state"] == {"towline_principal": "ada", "_ls_state": "of the API"}
+    assert SCOPE["state"] == {"towline_principal": "ada", PASSED_ON: True, "_ls_state": "of the API"}
 
 
 async def test_the_lists_of_all_pools_become_one(world: World) -> None:
