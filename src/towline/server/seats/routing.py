@@ -96,6 +96,8 @@ class Routing:
     def is_of_all(self, scope: Scope) -> bool:
         if scope["path"] not in GATHERED or len(self._seats.names()) == 1:
             return False
+        if cast("dict[str, Any]", scope).get("method") not in ("GET", "HEAD"):
+            return False  # as the API will say
         asked = _query(scope)
         return scope["state"].get(PRINCIPAL) is not None and not (asked.keys() & {"pool", "job"})
 

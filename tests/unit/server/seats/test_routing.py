@@ -154,6 +154,7 @@ async def test_what_another_server_has_settled_stands(world: World) -> None:
 async def test_all_pools_are_asked_for_their_nodes_unless_one_is_named(world: World) -> None:
     assert await world.ask("/v1/nodes") is None and world.asked == [world.pools]
     assert await world.ask("/v1/nodes?pool=east") == "east"
+    assert await world.ask("/v1/nodes", "POST") == "default" and world.asked == [world.pools]
     world.pools = ["default"]
     assert await world.ask("/v1/nodes") == "default"
 
