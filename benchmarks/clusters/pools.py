@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.postgres import Postgres
+from tests.postgres import Postgres, started
 
 from benchmarks import jobs
 from benchmarks.clusters.joined import start_server
@@ -98,7 +98,7 @@ def _measured(two: Two, how: str, count: int) -> Taken:
 
 
 async def _run(two: Two, how: str, count: int) -> Taken:
-    spinning: subprocess.Popen[bytes] | None = None
+    spinning: asyncio.subprocess.Process | None = None
     own, other = (two.servers[pool] for pool in POOLS)
     async with Client(own.path / "tow.sock") as client, Client(other.path / "tow.sock") as beside:
         work: Job | None = None
@@ -106,13 +106,13 @@ async def _run(two: Two, how: str, count: int) -> Taken:
             work = await beside.submit({**jobs.array(100 * count), "pool": POOLS[1]})
             await _until_active(work)
         elif "spin" in how:
-            spinning = subprocess.Popen([sys.executable, "-c", SPIN])
+            spinning = await asyncio.create_subprocess_exec(sys.executable, "-c", SPIN)
         try:
             taken = await _taken(two, client, own.pid("server"), count)
         finally:
             if spinning is not None:
                 spinning.kill()
-                spinning.wait()
+                await spinning.wait()
             if work is not None:
                 await work.cancel(kill=True)
                 await work.wait()
@@ -143,11 +143,8 @@ async def _until_active(job: Job) -> None:
 def _two(nodes: int) -> Generator[Two, None, None]:
     """Each server leads one pool when this yields, and the nodes of both are linked."""
     with ExitStack() as stack:
-        database = Postgres(log_lock_waits="on", deadlock_timeout=f"{LOCK_MS}ms")
+        database = started(log_lock_waits="on", deadlock_timeout=f"{LOCK_MS}ms")
         stack.callback(database.remove)
-        database.make()
-        database.start()
-        database.run("CREATE DATABASE towline", database="postgres")
         homes = [stack.enter_context(fresh_home()) for _ in POOLS]
         for at, home in enumerate(homes):
             home.env |= {

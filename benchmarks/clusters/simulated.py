@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import ssl
 import sys
 import time
@@ -22,6 +23,7 @@ import structlog
 
 from towline.agent.capacity import Capacity
 from towline.agent.cluster.dialing import dial_cluster
+from towline.agent.cluster.servers import Servers
 from towline.agent.link import Identity, Link
 from towline.core.agent import effects as out
 from towline.core.agent import events as on
@@ -89,8 +91,11 @@ class _Agent:
         self._fleet = fleet
         self._node = node
         self._flushing = False
-        dial = dial_cluster(url, lambda: context)
-        self.link = Link(dial, _identity(node), "/nowhere/output", self, _never, pauses=CLUSTER)
+        servers = Servers(url)
+        dial = dial_cluster(servers, lambda: context)
+        self.link = Link(
+            dial, _identity(node), "/nowhere/output", self, _never, pauses=CLUSTER, servers=servers
+        )
 
     def tell(self, *events: on.Event) -> None:
         waiting = list(events)
@@ -153,7 +158,9 @@ class Fleet:
         ready = asyncio.Event()
         ready.set()
         for agent in self._agents:
-            self._tasks.append(asyncio.create_task(agent.link.run(ready)))
+            task = asyncio.create_task(agent.link.run(ready))
+            task.add_done_callback(_ended)
+            self._tasks.append(task)
             await asyncio.sleep(BETWEEN_S)
         lines = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(
@@ -169,8 +176,15 @@ class Fleet:
                 _say(time.time())
 
 
+def _ended(task: asyncio.Task[str]) -> None:
+    """Nobody waits for a link: one that fails is the end of all."""
+    if not task.cancelled():
+        sys.stderr.write(f"a link has ended: {task.exception() or task.result()}\n")
+        os._exit(1)
+
+
 def _identity(node: str) -> Identity:
-    room = Capacity(cpu_milli=1000, memory_bytes=2**32, pids=1000)
+    room = Capacity(cpu_milli=1000, memory_bytes=2**32, pids=100_000)
     return Identity(
         id=node, name=node, build="bench", boot_id="", labels={}, capacity=room, runtimes={"process": None}
     )
