@@ -177,6 +177,9 @@ class Joined:
     def no_leader_ms(self) -> int:
         return self.leases.free_in_ms(self._pool)
 
+    async def look(self) -> None:
+        await self.leases.look()
+
     def views(self) -> list[PeerView]:
         pools = self.leases.pools()
         leaders = {row.pool: self.leases.leader_of(row.pool) for row in pools}

@@ -125,6 +125,9 @@ class Peers:
     def no_leader_ms(self) -> int:
         return self._leases.free_in_ms(self._pool)
 
+    async def look(self) -> None:
+        await self._leases.look()
+
 
 def url(address: str) -> str:
     return f"https://{address}"
