@@ -198,12 +198,17 @@ class OfServers(Torture):
 
     def fill_store(self, _: Machine) -> str:
         assert self.fleet.pair is not None
+        before = self._stepped_down()
         self.fleet.pair.fill()
         lasted_s = self._while()
-        ended = self.fleet.pair.primary.ended()
+        ended = ", which ended it" if self.fleet.pair.primary.ended() else ""
         self.fleet.pair.free()
         self._back()
-        return f"store's disk full for {lasted_s:.1f} s{', which ended it' if ended else ''}"
+        refused = self._stepped_down() - before
+        return f"store's disk full for {lasted_s:.1f} s{ended}, {refused} leaders refused"
+
+    def _stepped_down(self) -> int:
+        return sum(server.log.count("stepping down") for server in self.fleet.servers)
 
     def fail_over(self, _: Machine) -> str:
         """For good: what is confirmed is on the standby."""
