@@ -180,7 +180,9 @@ class OfServers(Torture):
 
     def kill_store(self, _: Machine) -> str:
         self.fleet.postgres.kill()
-        lasted_s = self.chance.choice((self.chance.uniform(0.3, 3), LONG_AWAY_S))
+        lasted_s = self.chance.uniform(0.3, self.longest_s)
+        if self.pairs and self.chance.random() < 0.5:
+            lasted_s = LONG_AWAY_S
         time.sleep(lasted_s)
         self._by_hand(self.fleet.postgres.start)
         self._back()

@@ -27,6 +27,8 @@ POLICIES = ["keep", "stop", "wait"]
 ARRAY = 3
 LONGEST_S = 9.0
 """Longer than it takes until a node is lost."""
+SHORT_S = 5.0
+"""Long enough for another server to lead."""
 ROLES = [("agent",), ("keeper",), ("supervisor",), ("agent", "keeper"), ("agent", "supervisor"),
          ("keeper", "supervisor"), ("agent", "keeper", "supervisor")]  # fmt: skip
 HOUR_S = 3600
@@ -53,6 +55,7 @@ class Torture:
         self.clocks = {machine.name: faults.Clock(machine) for machine in self.machines}
         self._waiting: list[Callable[[Machine], str]] = []
         self._called = 0
+        self.longest_s = LONGEST_S
         self.pairs = True
         """Whether every third time two things happen at once."""
         fleet.start(*self.machines)
@@ -76,9 +79,9 @@ class Torture:
             return " and ".join(strike.result() for strike in strikes)
 
     def begin_with(self, *chosen: Callable[[Machine], str]) -> None:
-        """These come first, one at a time."""
+        """These come first, one at a time, and are over soon."""
         self._waiting = list(reversed(chosen))
-        self.pairs = False
+        self.longest_s, self.pairs = SHORT_S, False
 
     def _next(self) -> Callable[[Machine], str]:
         self._waiting = self._waiting or self._order.sample(self.faults(), k=len(self.faults()))
@@ -97,7 +100,7 @@ class Torture:
         return self._local.chance
 
     def _while(self) -> float:
-        lasted_s = self.chance.uniform(0.3, LONGEST_S)
+        lasted_s = self.chance.uniform(0.3, self.longest_s)
         time.sleep(lasted_s)
         return lasted_s
 

@@ -62,7 +62,8 @@ def test_random_faults_of_servers_break_no_promise(stamps: Stamps) -> None:
     with several(standby=True) as fleet:
         torture, count = OfServers(fleet, chance), STORE
         if CHOSEN:
-            chosen = [torture.fill_store, torture.fail_over, torture.crowd_store, torture.jump_server]
+            chosen = [torture.fill_store, torture.kill_store, torture.fail_over, torture.crowd_store]
+            chosen += [torture.jump_server]
             torture.begin_with(*chosen)
             count = len(chosen)
         endure(torture, stamps, chance, count, seed, "leases in the store")
