@@ -320,7 +320,8 @@ class OfEnsemble(OfServers):
 
     def sleep_through_session(self, _: Machine) -> str:
         """The leader is frozen until ZooKeeper has ended its session, and then for a while."""
-        server, before = self.fleet.leader(), self.ensemble.leader().sessions
+        server, before = self.fleet.leader(), len(self.fleet.servers)
+        until(lambda: self.ensemble.leader().sessions == before, "each server to have one session")
         begun_s = time.monotonic()
         server.signal(signal.SIGSTOP)
         until(lambda: self.ensemble.leader().sessions < before, "the session to expire")

@@ -210,14 +210,15 @@ def test_random_faults_break_no_promise(fleet: Fleet, tmp_path_factory: pytest.T
 
 def endure(torture: Torture, stamps: Stamps, chance: random.Random, count: int, seed: int, what: str) -> None:
     """Says the seed, each fault with its verdict, and the verdict of all."""
-    fleet = torture.fleet
+    fleet, begun_s = torture.fleet, time.monotonic()
     print(f"\n{what}: TOWLINE_SEED={seed}, {count} faults", flush=True)  # noqa: T201
     for number in range(count):
         tasks = {f"{policy}{number}": _task(stamps, chance, policy) for policy in POLICIES}
         job = fleet.submit(f"round{number}", key=f"round{number}", **tasks)
         until(lambda: any(stamps.attempts(name) for name in tasks), "something to run")  # noqa: B023
+        after_s = time.monotonic() - begun_s
         told = torture.one()
-        print(f"fault {number}: {told}: ", end="", flush=True)  # noqa: T201
+        print(f"fault {number}, after {after_s:.0f} s: {told}: ", end="", flush=True)  # noqa: T201
         until(lambda: all(fleet.state(name) == "ready" for name in NODES), "all nodes to be back")
         until(lambda: fleet.get(f"/v1/jobs/{job}")["ended_at"], "the job to end")  # noqa: B023
         broken = judge(settled(fleet, stamps, [job]))

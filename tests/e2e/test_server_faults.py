@@ -267,8 +267,8 @@ def _sleep_through_the_session(fleet: Several, stamps: Stamps) -> None:
     """Of the leader with ZooKeeper. Another one leads by then; the sleeper holds nothing when it wakes."""
     assert fleet.ensemble is not None
     ensemble, asleep, others = fleet.ensemble, fleet.leader(), fleet.followers()
-    before = ensemble.leader().sessions
-    assert before == len(fleet.servers)
+    before = len(fleet.servers)
+    until(lambda: ensemble.leader().sessions == before, "each server to have one session")
     asleep.signal(signal.SIGSTOP)
     try:
         until(lambda: ensemble.leader().sessions < before, "its session to expire")
