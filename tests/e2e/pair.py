@@ -77,17 +77,27 @@ class Pair:
         self.primary.run("SELECT pg_reload_conf()")
 
     # --- what happens to it -------------------------------------------------------------------------
-    def fail_over(self) -> None:
-        """The primary is gone for good, and the standby takes writes; without one of its own yet."""
-        self.primary.kill()
+    def fail_over(self, *, asleep: bool = False) -> None:
+        """The primary is gone for good, or sleeps (see ``wake``), and the standby takes writes; without one
+        of its own yet."""
+        if asleep:
+            send(self.primary.processes(), signal.SIGSTOP)
+        else:
+            self.primary.kill()
         with (self.standby.data / "postgresql.auto.conf").open("a") as settings:
             settings.write(f"{_NAMES} = ''\n")
         self.standby.run("SELECT pg_reload_conf()")
         self.standby.run("SELECT pg_promote()")
         self._at = 1 - self._at
 
+    def wake(self) -> None:
+        """Whoever was the primary believes to be one still; it waits for a standby that has gone."""
+        send(self.standby.processes(), signal.SIGCONT)
+
     def rebuild(self) -> None:
         """Another standby in place of what was the primary."""
+        if not self.standby.ended():
+            self.standby.kill()
         shutil.rmtree(self.standby.data)
         self._attach()
 
@@ -123,11 +133,16 @@ class Pair:
 
     def remove(self) -> None:
         for slot in self.slots:
-            for pid in slot.processes():
-                os.kill(pid, signal.SIGCONT)
+            send(slot.processes(), signal.SIGCONT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 slot.stop(signal.SIGQUIT)
             subprocess.run(["umount", "--lazy", slot.folder], check=False)
             guard.end(slot.folder)
             slot.remove()
         self._hands.shutdown()
+
+
+def send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)

@@ -17,9 +17,10 @@ from tests import zookeeper
 from tests.e2e import faults
 from tests.e2e.fleet import Machine
 from tests.e2e.home import until
+from tests.e2e.pair import send
 from tests.e2e.several import STORE_PORTS, Server, Several
 from tests.e2e.test_recovery_torture import HOUR_S, Torture
-from tests.postgres import DATABASE, USER, programs
+from tests.postgres import DATABASE, USER, Postgres, programs
 
 from towline.cli.dev.network import entered
 
@@ -63,6 +64,7 @@ class OfServers(Torture):
             self.restart_store,
             self.kill_store,
             self.freeze_store,
+            self.freeze_standby,
             self.crowd_store,
             self.fill_store,
             self.fail_over,
@@ -189,14 +191,20 @@ class OfServers(Torture):
         return f"store killed for {lasted_s:.1f} s"
 
     def freeze_store(self, _: Machine) -> str:
-        pids = self.fleet.postgres.processes()
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        return self._freeze_database(self.fleet.postgres, "store")
+
+    def freeze_standby(self, _: Machine) -> str:
+        """Nothing is confirmed meanwhile."""
+        assert self.fleet.pair is not None
+        return self._freeze_database(self.fleet.pair.standby, "store's standby")
+
+    def _freeze_database(self, database: Postgres, what: str) -> str:
+        pids = database.processes()
+        send(pids, signal.SIGSTOP)
         lasted_s = self._while()
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        send(pids, signal.SIGCONT)
         self._back()
-        return f"store frozen for {lasted_s:.1f} s"
+        return f"{what} frozen for {lasted_s:.1f} s"
 
     def fill_store(self, _: Machine) -> str:
         assert self.fleet.pair is not None
@@ -213,13 +221,17 @@ class OfServers(Torture):
         return sum(server.log.count("stepping down") for server in self.fleet.servers)
 
     def fail_over(self, _: Machine) -> str:
-        """For good: what is confirmed is on the standby."""
-        assert self.fleet.pair is not None
-        self.fleet.pair.fail_over()
+        """For good: what is confirmed is on the standby. The old one may wake later, and confirms nothing."""
+        pair, asleep = self.fleet.pair, self.chance.random() < 0.5
+        assert pair is not None
+        pair.fail_over(asleep=asleep)
         lasted_s = self._while()
-        self.fleet.pair.rebuild()
+        if asleep:
+            pair.wake()
+            time.sleep(self.chance.uniform(0, 4))
+        pair.rebuild()
         self._back()
-        return f"store killed, its standby alone for {lasted_s:.1f} s"
+        return f"store {'frozen' if asleep else 'killed'}, its standby alone for {lasted_s:.1f} s"
 
     def jump_server(self, _: Machine) -> str:
         server = self.chance.choice((self.fleet.leader(), *self.fleet.servers))

@@ -23,7 +23,7 @@ import httpx2
 from tests import zookeeper
 from tests.e2e.fleet import PYTHON, SHORT, Fleet, Machine
 from tests.e2e.home import until
-from tests.e2e.pair import Pair
+from tests.e2e.pair import Pair, send
 from tests.postgres import DATABASE, USER, Postgres, started
 
 from towline.cli.dev.network import entered
@@ -290,8 +290,7 @@ class Several(Fleet):
         if self.pair is not None:
             self.pair.remove()
         if self._single is not None:
-            for pid in self._single.processes():
-                os.kill(pid, signal.SIGCONT)
+            send(self._single.processes(), signal.SIGCONT)
             self._single.remove()
 
 

@@ -55,6 +55,8 @@ class Torture:
         self.clocks = {machine.name: faults.Clock(machine) for machine in self.machines}
         self._waiting: list[Callable[[Machine], str]] = []
         self._called = 0
+        self.struck: list[str] = []
+        """What was done last."""
         self.longest_s = LONGEST_S
         self.pairs = True
         """Whether every third time two things happen at once."""
@@ -72,9 +74,12 @@ class Torture:
         """One of them, or on every third call two at once, on two machines."""
         self._called += 1
         machines = self._order.sample(self.machines, k=2 if self.pairs and self._called % 3 == 0 else 1)
+        chosen = [self._next() for _ in machines]
+        self.struck = [fault.__name__ for fault in chosen]
         with ThreadPoolExecutor() as threads:
             strikes = [
-                threads.submit(self._strike, self._next(), each, self._order.random()) for each in machines
+                threads.submit(self._strike, fault, each, self._order.random())
+                for fault, each in zip(chosen, machines, strict=True)
             ]
             return " and ".join(strike.result() for strike in strikes)
 
@@ -217,7 +222,11 @@ def endure(torture: Torture, stamps: Stamps, chance: random.Random, count: int, 
         job = fleet.submit(f"round{number}", key=f"round{number}", **tasks)
         until(lambda: any(stamps.attempts(name) for name in tasks), "something to run")  # noqa: B023
         after_s = time.monotonic() - begun_s
-        told = torture.one()
+        try:
+            told = torture.one()
+        except BaseException:
+            print(f"fault {number}, after {after_s:.0f} s: {torture.struck} could not be taken back")  # noqa: T201
+            raise
         print(f"fault {number}, after {after_s:.0f} s: {told}: ", end="", flush=True)  # noqa: T201
         until(lambda: all(fleet.state(name) == "ready" for name in NODES), "all nodes to be back")
         until(lambda: fleet.get(f"/v1/jobs/{job}")["ended_at"], "the job to end")  # noqa: B023
