@@ -258,6 +258,12 @@ def _take_the_quorum(fleet: Several, stamps: Stamps) -> None:
     _placed_after(fleet, stamps, "quorum")
 
 
+def _term(fleet: Several) -> int:
+    """Of the leader that is known to a server, wherever that is; 0 where there is none."""
+    found = fleet.get("/v1/servers")["servers"]
+    return max((led["term"] for view in found for led in view["leads"]), default=0)
+
+
 def _refused(server: Server) -> httpx2.Response | None:
     answer = server.http.post("/v1/jobs/nothing/cancel", json={}, timeout=30)
     return answer if answer.status_code == 503 else None
@@ -325,10 +331,10 @@ def _submit_over_kills(fleet: Several) -> int:
         for _ in range(SAMPLES):
             seen = len(taken)
             until(lambda seen=seen: len(taken) > seen + 8, "some to be taken")
-            before = fleet.leader()
-            before.kill()
-            before.start(fleet.environ)
-            until(lambda before=before: fleet.leader() is not before, "another one to lead")
+            term, leader = _term(fleet), fleet.leader()
+            leader.kill()
+            leader.start(fleet.environ)
+            until(lambda term=term: _term(fleet) > term, "somebody to lead, perhaps its next life")
     finally:
         over.set()
         for each in users:
