@@ -22,7 +22,7 @@ from towline.client import Client
 
 SERVERS = 3
 NODES = 2
-KILLS, STOPS = 20, 5
+KILLS, STOPS = 20, 10
 ELEMENTS = 100_000
 LASTS_S = 0.4
 AT_ONCE = 8
