@@ -66,8 +66,8 @@ def _load_attempt(pool: PoolState, row: AttemptRow) -> None:
     elif (
         row.state == AttemptState.LOST
         and element.losses
-        and row.number > pool.before
         and row.node in pool.nodes
+        and row.number > pool.before
     ):
         # It may still be taken back. (No losses are counted of an element that runs again on request:
         # its attempt was given up; a node that has joined another pool since will tell of none here.)

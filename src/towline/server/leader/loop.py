@@ -275,7 +275,7 @@ class Leader:
         finally:
             watching.remove_done_callback(self._let_go)
             watching.cancel()
-        if self._leaving:
+        if self._leaving or self._ending:  # the lease first: nodes then find the next leader, not this one
             self.ready.clear()
             await self._lease.give_up()
 
