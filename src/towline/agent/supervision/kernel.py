@@ -170,6 +170,12 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def wall_and_monotonic_ms() -> tuple[int, int]:
+    """Now, by both clocks. The monotonic one is read first: what is counted from it is never too short."""
+    since_ms = monotonic_ms()
+    return wall_ms(), since_ms
+
+
 def boot_id() -> str:
     """Names this boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
