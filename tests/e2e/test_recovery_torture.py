@@ -19,6 +19,7 @@ from tests.e2e import faults
 from tests.e2e.fleet import SHORT, Fleet, Machine, Stamps
 from tests.e2e.history import judge, settled
 from tests.e2e.home import until
+from tests.small_disk import SmallDisk
 
 FAULTS = int(os.environ.get("TOWLINE_FAULTS", "3"))
 NODES = ["a", "b", "c"]
@@ -40,14 +41,14 @@ class Torture:
     """What may be done to a cluster; each does it, waits a while, and takes it back."""
 
     def __init__(self, fleet: Fleet, chance: random.Random) -> None:
-        self.server_disk = faults.Disk(fleet.home, 200)
+        self.server_disk = SmallDisk(fleet.home, "200m")
         fleet.serve()
         self.fleet = fleet
         self._order = chance
         self._local = threading.local()
         self._one_at_a_time = threading.Lock()
         self.machines = [fleet.make(name) for name in NODES]
-        self.disks = {machine.name: faults.Disk(machine.home, 48) for machine in self.machines}
+        self.disks = {machine.name: SmallDisk(machine.home, "48m") for machine in self.machines}
         self.clocks = {machine.name: faults.Clock(machine) for machine in self.machines}
         self._waiting: list[Callable[[Machine], str]] = []
         self._called = 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.small_disk import SmallDisk
 
 from towline import logs
 from towline.logs import entries
@@ -199,15 +198,11 @@ def test_bytes_are_written_counted_and_taken_back(tmp_path: Path) -> None:
 
 @pytest.mark.containers  # mounts a filesystem: needs the same rights
 def test_a_disk_without_room_leaves_all_in_the_pipe(tmp_path: Path, pipe: tuple[int, int]) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "towline-test", tmp_path], check=True)
-    try:
+    with SmallDisk(tmp_path, "64k") as disk:
         writer = logs.Writer(str(tmp_path), 1 << 20)
-        ballast = tmp_path / "ballast"
         os.write(pipe[1], b"abc")
         assert writer.move(0, pipe[0], 100, 1) == 3
-        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
+        disk.fill()
         sent = b"%06d\n" * 8000 % tuple(range(8000))
         os.write(pipe[1], sent)
         moved = 0
@@ -216,12 +211,10 @@ def test_a_disk_without_room_leaves_all_in_the_pipe(tmp_path: Path, pipe: tuple[
         assert (count, writer.stalled) == (-1, True)
         assert (moved < len(sent), writer.dropped) == (True, [0, 0])
         assert writer.move(0, pipe[0], 1 << 20, 3) == -1
-        ballast.unlink()
-        subprocess.run(["mount", "-o", "remount,size=1m", tmp_path], check=True)
+        disk.free()
+        disk.resize("1m")
         while (count := writer.move(0, pipe[0], 1 << 20, 4)) > 0:
             moved += count
         assert (moved, writer.stalled) == (len(sent), False)
         writer.finish(5)
         assert logs.read(str(tmp_path), "stdout", 0, 1 << 20).data == b"abc" + sent
-    finally:
-        subprocess.run(["umount", "--lazy", tmp_path], check=True)
