@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.home import TOW, Home, Maker, until
-from tests.integration.cluster.cluster_server import free_port
+from tests.ports import free_port
 
 
 class Cluster:

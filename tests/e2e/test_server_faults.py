@@ -19,7 +19,7 @@ import pytest
 from tests.e2e.fleet import Stamps
 from tests.e2e.history import judge, settled
 from tests.e2e.home import until
-from tests.e2e.several import QUICK, Server, Several
+from tests.e2e.several import QUICK, Server, Several, running
 
 pytestmark = [
     pytest.mark.containers,
@@ -39,13 +39,8 @@ def stamps(tmp_path: Path) -> Stamps:
 
 @pytest.fixture
 def fleet(stamps: Stamps) -> Iterator[Several]:
-    made = Several(environ=TIMES, mounts=str(stamps.folder))
-    try:
-        made.serve()
-        made.join(*NODES)
+    with running(*NODES, environ=TIMES, mounts=str(stamps.folder)) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_whatever_happens_to_leaders_work_goes_on(fleet: Several, stamps: Stamps) -> None:
@@ -161,12 +156,8 @@ def _submit_at(fleet: Several, server: Server, stamps: Stamps, name: str) -> Non
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_submissions_with_a_key_are_taken_once_over_kills() -> None:
-    fleet = Several()
-    try:
-        fleet.serve()
+    with running() as fleet:
         _submit_over_kills(fleet)
-    finally:
-        fleet.close()
 
 
 def _submit_over_kills(fleet: Several) -> None:
