@@ -52,7 +52,7 @@ async def three(store: ImageStore, made: Layout, registry: Registry) -> dict[str
 
 
 async def settled(store: ImageStore) -> None:
-    await asyncio.gather(*store._beside)
+    await asyncio.gather(*store._beside.tasks)
 
 
 async def test_the_least_recently_used_go_first_and_copies_before_images(
