@@ -27,7 +27,9 @@ Ref = Annotated[
 Named = Annotated[
     str, typer.Argument(metavar="IMAGE", help="An image's name, or (the beginning of) its digest.")
 ]
-NodeName = Annotated[str | None, typer.Option("--node", help="On this node (default: the only one).")]
+NodeName = Annotated[
+    str | None, typer.Option("--node", metavar="NODE", help="On this node (default: the only one).")
+]
 
 
 def add(app: typer.Typer) -> None:
