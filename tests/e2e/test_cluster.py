@@ -15,6 +15,8 @@ import pytest
 from tests.e2e.home import TOW, Home, Maker, until
 from tests.ports import free_port
 
+from towline.identity.trust import shown_authority
+
 
 class Cluster:
     """A server and its nodes as processes of their own; ``admin`` runs tow on the server's machine,
@@ -32,9 +34,9 @@ class Cluster:
 
     def serve(self) -> subprocess.Popen[bytes]:
         out = self.folder / "s" / "out"
-        before = out.read_bytes().count(b"Serving") if out.exists() else 0
+        before = out.read_bytes().count(b"Starting on") if out.exists() else 0
         server = self._start("server", self.folder / "s", "--listen", f"127.0.0.1:{self.port}")
-        until(lambda: out.read_bytes().count(b"Serving") > before, "the server to start")
+        until(lambda: out.read_bytes().count(b"Starting on") > before, "the server to start")
         self.admin.tow("nodes")  # waits until it answers
         return server
 
@@ -146,7 +148,7 @@ def test_what_is_wrong_with_joining_and_contexts_is_named(cluster: Cluster) -> N
     add = ("context", "add", "lab", "--server", cluster.url)
     for arguments, given, words in (
         ((*add, "--ca", "sha256:" + "0" * 64), "x", "another cluster"),
-        ((*add, "--ca", fingerprint), "tow_x", "Show a token"),
+        ((*add, "--ca", fingerprint), "tow_x", "The server does not take this token: it is none of this"),
         ((*add, "--ca", "/nonexistent"), "x", "cannot be read"),
         (("context", "add", "l", "--server", "http://x", "--ca", fingerprint), "x", "https://HOST:PORT"),
         (("context", "use", "lab"), "", "no context 'lab'"),
@@ -156,6 +158,10 @@ def test_what_is_wrong_with_joining_and_contexts_is_named(cluster: Cluster) -> N
         answer = user.tow(*arguments, status=2, input=given)
         assert words in answer.stderr, answer.stderr
         assert "Traceback" not in answer.stderr
+    authority = user.work / "ca.pem"
+    authority.write_text(shown_authority(cluster.url, fingerprint))
+    user.env |= {"TOWLINE_SERVER": cluster.url, "TOWLINE_TOKEN": "tow_x", "TOWLINE_CA": str(authority)}
+    assert "does not take the token of TOWLINE_TOKEN: it is none" in user.tow("jobs", status=2).stderr
     unsafe = cluster.admin.tow("token", "create", "--join", "--address", "x';true;'", status=2)
     assert "write HOST:PORT" in unsafe.stderr
     second = cluster.admin.tow("server", "--listen", "127.0.0.1:1", status=2)

@@ -85,15 +85,12 @@ class Registries:
     async def login(self, registry: str, user: str, password: str) -> LoginView:
         """Keep a login in place of an older one. Nothing is asked of the registry."""
         body = {"user": user, "password": password}
-        answer = await self._client.request("PUT", _of_registry(registry), body=body)
+        if "/" in registry:
+            raise RequestError(f"{registry!r} is no registry: use HOST or HOST:PORT, such as ghcr.io")
+        path = f"/v1/registries/{part_of(registry, 'registry')}"
+        answer = await self._client.request("PUT", path, body=body)
         return msgspec.json.decode(answer, type=LoginView)
 
     async def logout(self, registry: str) -> None:
         """Raises NotFound."""
-        await self._client.request("DELETE", _of_registry(registry))
-
-
-def _of_registry(registry: str) -> str:
-    if "/" in registry:
-        raise RequestError(f"{registry!r} is no registry: use HOST or HOST:PORT, such as ghcr.io")
-    return f"/v1/registries/{part_of(registry, 'registry')}"
+        await self._client.request("DELETE", f"/v1/registries/{part_of(registry, 'registry')}")

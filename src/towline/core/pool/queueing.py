@@ -65,7 +65,7 @@ def set_priority(pool: PoolState, command: SetPriority) -> None:
         raise RequestError(f"priority {command.priority} is out of range: write 0 to 100, higher goes first")
     job = pool.jobs.get(command.job)
     if job is None:
-        raise NotFound(f"there is no unfinished job {command.job}: only what still waits has a priority")
+        raise NotFound(f"there is no unfinished job {command.job}: only what waits has a priority")
     most = job.queue.max_priority
     if command.priority > most:
         raise RequestError(
