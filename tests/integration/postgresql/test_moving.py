@@ -53,10 +53,20 @@ async def fill(store: Store) -> Writing:
     await store.seal_put("", "authority", "towline", bytes(range(256)), None, 5)
     await store.token_put(
         TokenRow(
-            id="t", kind="api", name="ci", role="viewer", namespace="default", digest=b"\0\xff", created_at=1
+            id="t",
+            kind="join",
+            name="ci",
+            role="viewer",
+            namespace="default",
+            digest=b"\0\xff",
+            created_at=1,
+            pool="gpu",
         )
     )
-    await store.enrolment_put(EnrolmentRow(node="n1", name="n1", enrolled_at=1, expires_at=2))
+    await store.enrolment_put(EnrolmentRow(node="n1", name="n1", enrolled_at=1, expires_at=2, pool="gpu"))
+    other = await Writing.lead(store, "gpu")
+    await other.submit("j9", 1)
+    await other.commit(nodes=[rows.node("n9")], events=[rows.event(1, "j9")])
     await store.audit_append(
         [AuditRow(seq=0, at=1, who="w", namespace="n", action="a", target="t", status=200, source="s")]
     )
@@ -103,7 +113,7 @@ async def test_a_copy_has_everything(file: Path, address: Address) -> None:
     told: list[tuple[str, int, int]] = []
     counts = await moving.copy(file, address, lambda *one: told.append(one))
     total = sum(counts.values())
-    assert told[-1][1:] == (total, total) and ("element", 5_004, total) in told
+    assert told[-1][1:] == (total, total) and ("element", 5_008, total) in told
     after = await everything(address)
     assert but_for_terms(after) == but_for_terms(before)
     assert after["pool"][0][1] > before["pool"][0][1]

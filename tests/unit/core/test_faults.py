@@ -9,7 +9,7 @@ from tests.unit.core.driver import Driver, node_row, task
 
 from towline.core.commands import AttemptUpdate, LeaseShortened, Maintain, NodeDown, NodeUp, Report
 from towline.core.lease import Silence
-from towline.core.retries import backoff_ms
+from towline.core.lifecycle import backoff_ms
 from towline.errors import NotFound
 from towline.model.job import Backoff, Need, Retries
 

@@ -7,6 +7,7 @@ from signal import Signals
 from towline.core import lifecycle
 from towline.core.commands import AttemptUpdate, StopOrder, attempt_id, attempt_key
 from towline.core.entries import Node, Task
+from towline.core.lifecycle import backoff_ms, may_repeat_lost, may_retry
 from towline.core.pool.endings import (
     CANCELLED,
     FAILED,
@@ -16,7 +17,6 @@ from towline.core.pool.endings import (
     settle_element,
 )
 from towline.core.pool.state import PoolState
-from towline.core.retries import backoff_ms, may_repeat_lost, may_retry
 from towline.core.rows import AttemptRow, ElementRow
 from towline.model.states import SENTENCES, AttemptState, ElementState, Reason
 from towline.model.units import LATEST_MS

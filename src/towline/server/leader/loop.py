@@ -104,6 +104,8 @@ class Leader:
         self.ready = asyncio.Event()
         """Set while the pool is led."""
         self.term = 0
+        self.since_ms = 0
+        """When this leadership began, in unix milliseconds."""
 
     # --- for the gateway and the API ---------------------------------------------------------------
     def put(self, command: Command, answered: Answered, key: tuple[str, str] | None = None) -> None:
@@ -228,7 +230,7 @@ class Leader:
         snapshot, undecodable = await self._store.load(settings.pool, term)
         pool = Pool.load(snapshot, self._clock.now_ms(), self._rules(), settings.silence)
         self._commit_no = snapshot.commit_no
-        self.term = term
+        self.term, self.since_ms = term, self._clock.now_ms()
         self._audience.leading(term, snapshot)
         await self._set_aside(pool, snapshot, undecodable)
         self._applier = Applier(pool, self._in_hand, self._aftermath)
