@@ -25,7 +25,7 @@ AFTER_DASHES = "towline.after_dashes"
 _FILE_ENDINGS = (".yaml", ".yml", ".json")
 _OPTIONS = {
     "cpu": "--cpu", "memory": "--memory", "mounts": "--mount", "env": "--env", "timeout": "--timeout",
-    "runtime": "--runtime", "name": "--name", "image": "IMAGE", "command": "COMMAND",
+    "runtime": "--runtime", "name": "--name", "pool": "--pool", "image": "IMAGE", "command": "COMMAND",
 }  # fmt: skip
 """By the fields of a job file that they stand for."""
 _FIRST_NAME = re.compile(r"[a-z]+")
