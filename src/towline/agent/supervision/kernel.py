@@ -16,7 +16,8 @@ from towline.runtime.linux.spaces import become_subreaper, enter_mounts_without,
 __all__ = [
     "Exit", "Process", "become_subreaper", "boot_id", "boottime_ms", "children", "enter_mounts_without",
     "environment", "exit_record", "has_executed", "has_exited", "hybrid_mount", "monotonic_ms", "next_exit",
-    "process", "processes", "reap", "take_room", "wall_ms",
+    "process", "processes", "reap", "take_room", "wall_and_monotonic_ms",
+    "wall_ms",
 ]  # fmt: skip
 
 _libc = ctypes.CDLL(None, use_errno=True)

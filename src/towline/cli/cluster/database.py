@@ -204,7 +204,7 @@ def restore(file: File, store: OtherStore = None, config: Config = None, json: A
         place = _place(store, config)
         if not file.is_file():
             raise RequestError(f"There is no file {file}: name one that `tow backup` has written")
-        with _unused(place), _progress() as progress:
+        with _unused(place, make=True), _progress() as progress:
             counts = _run(moving.restore(file, place, progress))
         if json:
             return _told(place, counts)
@@ -264,10 +264,13 @@ def _is_there(place: Place) -> None:
 
 
 @contextmanager
-def _unused(place: Place) -> Iterator[None]:
-    """Hold the lock of the home whose file it is, as a server would. Raises RequestError where one does."""
+def _unused(place: Place, *, make: bool = False) -> Iterator[None]:
+    """Hold the lock of the home whose file it is, as a server would. Raises RequestError where one does.
+    ``make``: also where there is no such home yet, in which a server could start meanwhile."""
     from towline.store.address import Address
 
+    if not isinstance(place, Address) and make:
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if isinstance(place, Address) or not place.parent.is_dir():
         yield
         return
