@@ -38,8 +38,8 @@ class SmallDisk:
                 file.write(bytes(min(more, _PIECE_BYTES)))
 
     def free(self) -> None:
-        """Give back what ``fill`` has taken."""
-        self._ballast.unlink(missing_ok=True)
+        """Give back what ``fill`` has taken. Raises FileNotFoundError where that is not there."""
+        self._ballast.unlink()
 
     def resize(self, size: str) -> None:
         self._remount(f"size={size}")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -152,7 +153,8 @@ class Torture:
     def fill(self, machine: Machine) -> str:
         self.disks[machine.name].fill()
         lasted_s = self._while()
-        self.disks[machine.name].free()
+        with contextlib.suppress(FileNotFoundError):  # another fault may have freed it
+            self.disks[machine.name].free()
         return f"disk full for {lasted_s:.1f} s"
 
     def jump(self, machine: Machine) -> str:
@@ -185,7 +187,8 @@ class Torture:
     def fill_server(self, _: Machine) -> str:
         self.server_disk.fill()
         lasted_s = self._while()
-        self.server_disk.free()
+        with contextlib.suppress(FileNotFoundError):
+            self.server_disk.free()
         self.fleet.lead()
         return f"server's disk full for {lasted_s:.1f} s"
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,8 @@ def node(disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     node = Node(process_plan)
     node.connect()
     yield node
-    disk.free()
+    with suppress(FileNotFoundError):
+        disk.free()
     node.close()
 
 
