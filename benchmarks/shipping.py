@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+
+from tests.segments import kept_bytes
 
 from benchmarks import jobs
 from benchmarks.clusters.joined import cluster
@@ -89,14 +91,14 @@ def _shipped_s(server: Home, task: jobs.Tree, blocks: int) -> float:
     task |= {"resources": resources, "logs": {"max_bytes": 2 * blocks * BLOCK_BYTES}}
     path = server.path / "flood.json"
     path.write_text(json.dumps({"name": "flood", "tasks": {"t": task}}))
-    before = _kept_bytes(server)
+    before = kept_bytes(server.path)
     return asyncio.run(_flood(server, path, before + blocks * BLOCK_BYTES))
 
 
 async def _flood(server: Home, path: Path, until_bytes: int) -> float:
     async with Client(server.path / "tow.sock") as client:
         job = await client.submit(path)
-        while _kept_bytes(server) < until_bytes:  # noqa: ASYNC110 - nobody tells us
+        while kept_bytes(server.path) < until_bytes:  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(LOOK_S)
         ended_at_s = time.time()
         await job.wait()
@@ -110,16 +112,6 @@ def seconds(at: str) -> float:
     from datetime import datetime
 
     return datetime.fromisoformat(at).timestamp()
-
-
-def _kept_bytes(server: Home) -> int:
-    """Of open segments, and of those that have moved to the object store, which is a folder here."""
-    found: dict[str, int] = {}
-    for folder in (server.path / "output", server.path / "objects" / "output"):
-        for path in folder.glob("*.seg"):
-            with suppress(FileNotFoundError):  # it has moved meanwhile
-                found[path.name] = path.stat().st_size
-    return sum(found.values())
 
 
 class Peak:

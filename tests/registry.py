@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 
 USER, PASSWORD = "ada", "correct horse"
 # htpasswd -nbB -C 4 ada 'correct horse'
@@ -32,7 +33,7 @@ class Registry:
 
     def __init__(self, folder: Path, *, closed: bool = False) -> None:
         self.root = folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self.host = f"localhost:{self.port}"
         self.creds = f"{USER}:{PASSWORD}" if closed else None
         (folder / "htpasswd").write_text(_HTPASSWD)
@@ -94,12 +95,6 @@ class Registry:
         """Where the registry keeps a blob, for tests that damage it."""
         value = digest.removeprefix("sha256:")
         return self.root / "docker/registry/v2/blobs/sha256" / value[:2] / value / "data"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _digest(content: bytes) -> str:

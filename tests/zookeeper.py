@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.ports import free_ports
+
 PATIENCE_S = 60
 JARS = "/usr/share/java"
 _DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
@@ -115,7 +117,7 @@ class Ensemble:
 
     def __init__(self, size: int = 3, address: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="towline-zk-"))
-        ports = [_free_ports(3) for _ in range(size)]
+        ports = [free_ports(3) for _ in range(size)]
         quorum = [
             f"server.{number}={address}:{peer}:{election}"
             for number, (_, peer, election) in enumerate(ports, 1)
@@ -161,17 +163,6 @@ def ensemble() -> Iterator[Ensemble]:
         yield made
     finally:
         made.remove()
-
-
-def _free_ports(count: int) -> tuple[int, ...]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return tuple(one.getsockname()[1] for one in sockets)
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _asked(address: str, port: int, word: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+
+from tests.ports import free_port
 
 from benchmarks.home import PATIENCE_S, Home, fresh_home
 from towline.client import Client
@@ -52,9 +53,7 @@ def cluster() -> Generator[Cluster, None, None]:
 
 def start_server(home: Home, port: int = 0) -> int:
     """A server without a node of its own; returns its port, a free one where none is given."""
-    if port == 0:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+    port = port or free_port()
     home.env["TOWLINE_LISTEN"] = f"127.0.0.1:{port}"
     home.start_server(arguments=("--without-agent",))
     return port

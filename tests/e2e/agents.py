@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests.e2e.home import TOW, Home, until
-from tests.integration.cluster.cluster_server import free_port
+from tests.ports import free_port
 
 
 class Cluster:
@@ -27,9 +27,9 @@ class Cluster:
 
     def serve(self) -> subprocess.Popen[bytes]:
         out = self.folder / "s" / "out"
-        before = out.read_bytes().count(b"Serving") if out.exists() else 0
+        before = out.read_bytes().count(b"Starting on") if out.exists() else 0
         server = self._start("server", self.folder / "s", "--listen", f"127.0.0.1:{self.port}")
-        until(lambda: out.read_bytes().count(b"Serving") > before, "the server to start")
+        until(lambda: out.read_bytes().count(b"Starting on") > before, "the server to start")
         self.admin.tow("nodes")  # waits until it answers
         return server
 

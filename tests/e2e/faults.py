@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
-import subprocess
 import threading
 import time
 import uuid
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 ROOTS = Path("/run/towline-roots")
-_PIECE = bytes(64 * 1024)
 
 
 @contextmanager
@@ -67,29 +64,6 @@ class Clock:
         fresh = self._file.with_suffix(".new")
         fresh.write_text(f"{by_s:+d}")
         fresh.replace(self._file)
-
-
-class Disk:
-    """A small disk of its own, mounted at a folder."""
-
-    def __init__(self, folder: Path, mib: int) -> None:
-        self._ballast = folder / "ballast"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"mode=0700,size={mib}m", "tmpfs", str(folder)], check=True
-        )
-
-    def fill(self) -> None:
-        """Leave not a single byte."""
-        with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(_PIECE)
-        with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(b"x")
-
-    def free(self) -> None:
-        self._ballast.unlink(missing_ok=True)
 
 
 def power_off(machine: Machine) -> None:

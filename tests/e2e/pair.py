@@ -15,9 +15,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from tests import guard
-from tests.e2e import faults
 from tests.e2e.home import until
 from tests.postgres import DATABASE, USER, Postgres, programs
+from tests.small_disk import SmallDisk
 
 DISK_MIB = 256
 _SMALL = {"min_wal_size": "32MB", "max_wal_size": "32MB", "shared_buffers": "16MB"}
@@ -37,9 +37,9 @@ class Pair:
         """A server ends with the thread that has started it."""
 
     @staticmethod
-    def _mounted(slot: Postgres) -> faults.Disk:
+    def _mounted(slot: Postgres) -> SmallDisk:
         guard.watch(slot.folder)
-        disk = faults.Disk(slot.folder, DISK_MIB)
+        disk = SmallDisk(slot.folder, f"{DISK_MIB}m")
         slot.own_folder()
         return disk
 
@@ -123,7 +123,8 @@ class Pair:
 
     def free(self) -> None:
         """And start it again, where it has stopped itself."""
-        self._disks[self._at].free()
+        with contextlib.suppress(FileNotFoundError):  # a primary that has failed is cleared
+            self._disks[self._at].free()
         until(self._is_back, "the database to take connections again")
 
     def _is_back(self) -> bool:

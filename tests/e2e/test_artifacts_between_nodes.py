@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.e2e.fleet import SHORT, Fleet, Machine
 from tests.e2e.home import until
+from tests.small_disk import SmallDisk
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are for root")
 
@@ -224,20 +225,13 @@ def node_id(machine: Machine) -> str:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "disk"
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)], check=True)
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with SmallDisk(tmp_path / "disk", "16m") as disk:
+        yield disk
 
 
-def grow(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
-
-
-def test_a_full_disk_of_the_server_costs_time_alone(disk: Path) -> None:
-    fleet = Fleet({**PATIENT, "TOWLINE_OBJECT_STORE": f"file://{disk}"})
+def test_a_full_disk_of_the_server_costs_time_alone(disk: SmallDisk) -> None:
+    fleet = Fleet({**PATIENT, "TOWLINE_OBJECT_STORE": f"file://{disk.folder}"})
     try:
         fleet.serve()
         first, _ = fleet.join("a", "b")
@@ -245,7 +239,7 @@ def test_a_full_disk_of_the_server_costs_time_alone(disk: Path) -> None:
         log = first.home / "agent.log"
         until(lambda: "No space left" in log.read_text(), "the full disk to be told")
         assert {one["state"] for one in fleet.attempts(job, "make")} == {"running"}
-        grow(disk)
+        disk.resize("200m")
         assert ended(fleet, job) == "succeeded"
         assert fleet.stdout(job, "use", 0).decode() == told(1, 40)
     finally:
@@ -253,12 +247,12 @@ def test_a_full_disk_of_the_server_costs_time_alone(disk: Path) -> None:
         fleet.close()
 
 
-def test_a_full_disk_of_the_reader_is_told_and_tried_again(fleet: Fleet, disk: Path) -> None:
+def test_a_full_disk_of_the_reader_is_told_and_tried_again(fleet: Fleet, disk: SmallDisk) -> None:
     fleet.serve()
     folder = fleet.folder / "b/node/artifacts"
     folder.mkdir(mode=0o700, parents=True)
     # Before its keeper starts, which sees no later mount.
-    subprocess.run(["mount", "--bind", str(disk), str(folder)], check=True)
+    subprocess.run(["mount", "--bind", str(disk.folder), str(folder)], check=True)
     try:
         _, second = fleet.join("a", "b")
         tasks = chain(40, ["a"], "b")
@@ -269,7 +263,7 @@ def test_a_full_disk_of_the_reader_is_told_and_tried_again(fleet: Fleet, disk: P
         )
         assert failed[0]["reason"] == "disk_full"
         assert "no space left on the node's disk for its input 'make'" in failed[0]["message"]
-        grow(disk)
+        disk.resize("200m")
         assert ended(fleet, job) == "succeeded"
         assert fleet.stdout(job, "use", 0).decode() == told(1, 40)
         second.die()

@@ -13,6 +13,8 @@ import pytest
 from tests.e2e.agents import Cluster
 from tests.e2e.home import Home, Maker, until
 
+from towline.identity.trust import shown_authority
+
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
@@ -91,7 +93,7 @@ def test_what_is_wrong_with_joining_and_contexts_is_named(cluster: Cluster) -> N
     add = ("context", "add", "lab", "--server", cluster.url)
     for arguments, given, words in (
         ((*add, "--ca", "sha256:" + "0" * 64), "x", "another cluster"),
-        ((*add, "--ca", fingerprint), "tow_x", "Show a token"),
+        ((*add, "--ca", fingerprint), "tow_x", "The server does not take this token: it is none of this"),
         ((*add, "--ca", "/nonexistent"), "x", "cannot be read"),
         (("context", "add", "l", "--server", "http://x", "--ca", fingerprint), "x", "https://HOST:PORT"),
         (("context", "use", "lab"), "", "no context 'lab'"),
@@ -101,6 +103,10 @@ def test_what_is_wrong_with_joining_and_contexts_is_named(cluster: Cluster) -> N
         answer = user.tow(*arguments, status=2, input=given)
         assert words in answer.stderr, answer.stderr
         assert "Traceback" not in answer.stderr
+    authority = user.work / "ca.pem"
+    authority.write_text(shown_authority(cluster.url, fingerprint))
+    user.env |= {"TOWLINE_SERVER": cluster.url, "TOWLINE_TOKEN": "tow_x", "TOWLINE_CA": str(authority)}
+    assert "does not take the token of TOWLINE_TOKEN: it is none" in user.tow("jobs", status=2).stderr
     unsafe = cluster.admin.tow("token", "create", "--join", "--address", "x';true;'", status=2)
     assert "write HOST:PORT" in unsafe.stderr
     second = cluster.admin.tow("server", "--listen", "127.0.0.1:1", status=2)

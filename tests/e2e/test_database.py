@@ -134,7 +134,7 @@ def test_a_database_that_is_away_for_a_while_disturbs_nothing(cluster: Cluster, 
             "FROM begins with 'mysql': write postgresql://USER@",
         ),
         (("db", "upgrade", "postgresql://tow:geheim@h"), "STORE names no database: write postgresql://USER@"),
-        (("backup", "b", "--store", "db"), "STORE begins with 'no scheme': write postgresql://USER@"),
+        (("backup", "b", "--store", "db"), "STORE is 'db': write postgresql://USER@"),
     ],
 )
 def test_what_is_no_store_is_refused(cluster: Cluster, arguments: tuple[str, ...], said: str) -> None:

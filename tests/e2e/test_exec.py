@@ -149,9 +149,13 @@ def test_an_interrupt_without_a_terminal_reaches_the_command(home: Home, task: M
 
 
 class Screen:
-    """A person's terminal with a command in it."""
+    """A person's terminal with a command in it.
+
+    runc relays the terminal inside, and makes it raw a moment after the command has begun: what was said
+    before comes with one return more. What any other engine shows is taken as it comes."""
 
     def __init__(self, home: Home, *arguments: str) -> None:
+        self._runc = home.env.get("TOWLINE_OCI_RUNTIME") == "runc"
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.execve(TOW[0], [*TOW, *arguments], home.env)
@@ -175,8 +179,9 @@ class Screen:
             data = os.read(self._fd, 65_536)
         except OSError:
             return False
-        # runc passes on what was said before it has changed the terminal inside with one return more.
-        self.shown = (self.shown + data).replace(b"\r\r\n", b"\r\n")
+        self.shown += data
+        if self._runc:
+            self.shown = self.shown.replace(b"\r\r\n", b"\r\n")
         return bool(data)
 
     def ends(self, status: int) -> None:

@@ -101,7 +101,7 @@ def _follow(first: Machine, second: Machine, third: Machine, host: str) -> None:
 
     serve, join, token = on_first
     first.start(serve)
-    until(lambda: "Serving on" in first.log.read_text(), "the server to start")
+    until(lambda: "Starting on" in first.log.read_text(), "the server to start")
     printed = first.run(join)
     ada = first.run(token)
     found = re.search(r"'tow://[^']*'", printed)

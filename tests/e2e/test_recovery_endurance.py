@@ -15,6 +15,7 @@ from tests.e2e import faults
 from tests.e2e.fleet import Fleet, Stamps
 from tests.e2e.history import judge, settled
 from tests.e2e.home import until
+from tests.small_disk import SmallDisk
 
 ALONE_S = float(os.environ.get("TOWLINE_ALONE_S", "60"))
 """How long there is no server."""
@@ -57,10 +58,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 
 def _unfold(fleet: Fleet, stamps: Stamps) -> Story:
-    server_disk = faults.Disk(fleet.home, 96)
+    server_disk = SmallDisk(fleet.home, "96m")
     fleet.serve()
     machines = {name: fleet.make(name) for name in NODES}
-    disk = faults.Disk(machines["small"].home, 32)
+    disk = SmallDisk(machines["small"].home, "32m")
     clock = faults.Clock(machines["clock"])
     spare = machines["spare"]
     fleet.start(*(machine for machine in machines.values() if machine is not spare))
@@ -116,7 +117,7 @@ def _unfold(fleet: Fleet, stamps: Stamps) -> Story:
     return Story(fleet, stamps, jobs, elsewhere_s, told)
 
 
-def _fill_server(fleet: Fleet, stamps: Stamps, disk: faults.Disk) -> tuple[str, str]:
+def _fill_server(fleet: Fleet, stamps: Stamps, disk: SmallDisk) -> tuple[str, str]:
     """Its disk is full: it refuses, and goes on by itself. Returns what it said, and the job taken then."""
     disk.fill()
     said = until(lambda: _refused(fleet, stamps), "a submission to be refused")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -20,6 +21,7 @@ from tests.e2e import faults
 from tests.e2e.fleet import SHORT, Fleet, Machine, Stamps
 from tests.e2e.history import judge, settled
 from tests.e2e.home import until
+from tests.small_disk import SmallDisk
 
 FAULTS = faults.asked_for("one server") if os.environ.get("TOWLINE_FAULTS") else 3
 NODES = ["a", "b", "c"]
@@ -44,14 +46,14 @@ class Torture:
     """What may be done to a cluster; each does it, waits a while, and takes it back."""
 
     def __init__(self, fleet: Fleet, chance: random.Random) -> None:
-        self.server_disk = faults.Disk(fleet.home, 200)
+        self.server_disk = SmallDisk(fleet.home, "200m")
         fleet.serve()
         self.fleet = fleet
         self._order = chance
         self._local = threading.local()
         self._one_at_a_time = threading.Lock()
         self.machines = [fleet.make(name) for name in NODES]
-        self.disks = {machine.name: faults.Disk(machine.home, 48) for machine in self.machines}
+        self.disks = {machine.name: SmallDisk(machine.home, "48m") for machine in self.machines}
         self.clocks = {machine.name: faults.Clock(machine) for machine in self.machines}
         self._waiting: list[Callable[[Machine], str]] = []
         self._called = 0
@@ -151,7 +153,8 @@ class Torture:
     def fill(self, machine: Machine) -> str:
         self.disks[machine.name].fill()
         lasted_s = self._while()
-        self.disks[machine.name].free()
+        with contextlib.suppress(FileNotFoundError):  # another fault may have freed it
+            self.disks[machine.name].free()
         return f"disk full for {lasted_s:.1f} s"
 
     def jump(self, machine: Machine) -> str:
@@ -184,7 +187,8 @@ class Torture:
     def fill_server(self, _: Machine) -> str:
         self.server_disk.fill()
         lasted_s = self._while()
-        self.server_disk.free()
+        with contextlib.suppress(FileNotFoundError):
+            self.server_disk.free()
         self.fleet.lead()
         return f"server's disk full for {lasted_s:.1f} s"
 

@@ -21,7 +21,7 @@ import pytest
 from tests.e2e.fleet import Stamps
 from tests.e2e.history import judge, settled
 from tests.e2e.home import until
-from tests.e2e.several import QUICK, Server, Several
+from tests.e2e.several import QUICK, Server, Several, running
 
 pytestmark = [
     pytest.mark.containers,
@@ -43,13 +43,8 @@ def stamps(tmp_path: Path) -> Stamps:
 
 @pytest.fixture
 def fleet(stamps: Stamps) -> Iterator[Several]:
-    made = Several(environ=TIMES, mounts=str(stamps.folder))
-    try:
-        made.serve()
-        made.join(*NODES)
+    with running(*NODES, environ=TIMES, mounts=str(stamps.folder)) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_whatever_happens_to_leaders_work_goes_on(fleet: Several, stamps: Stamps) -> None:
@@ -288,15 +283,11 @@ def _sleep_through_the_session(fleet: Several, stamps: Stamps) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_submissions_with_a_key_are_taken_once_over_kills() -> None:
     """As many as TOWLINE_KILLS says; 200 take some minutes."""
-    fleet = Several(environ={**QUICK, "TOWLINE_LEADERSHIP_LEASE": "1s"})
-    try:
-        fleet.serve()
+    with running(environ={**QUICK, "TOWLINE_LEADERSHIP_LEASE": "1s"}) as fleet:
         begun_s = time.monotonic()
         count = _submit_over_kills(fleet)
         took_s = time.monotonic() - begun_s
         print(f"{SAMPLES} kills of leaders in {took_s:.0f} s, {count} keys: none lost, none doubled")  # noqa: T201
-    finally:
-        fleet.close()
 
 
 def _submit_over_kills(fleet: Several) -> int:

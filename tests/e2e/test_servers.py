@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.fleet import Stamps
 from tests.e2e.home import until
-from tests.e2e.several import Server, Several
+from tests.e2e.several import Server, Several, running
 
 from towline.cli.dev.network import entered
 from towline.client import Client
@@ -37,13 +37,8 @@ def calm_stamps(tmp_path_factory: pytest.TempPathFactory) -> Stamps:
 @pytest.fixture(scope="module")
 def calm(calm_stamps: Stamps) -> Iterator[Several]:
     """To which nothing happens."""
-    made = Several(mounts=str(calm_stamps.folder))
-    try:
-        made.serve()
-        made.join(*NODES)
+    with running(*NODES, mounts=str(calm_stamps.folder)) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_any_server_takes_any_request(calm: Several, calm_stamps: Stamps) -> None:

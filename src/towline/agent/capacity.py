@@ -16,6 +16,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from towline.beside import Beside
 from towline.core.agent.machine import AgentMachine
 from towline.core.commands import AttemptUpdate, attempt_key
 from towline.core.lease import PROTECTION
@@ -78,7 +79,7 @@ class NodeUsage:
         self._node_dir = os.path.abspath(node_dir)  # noqa: PTH100 - as supervisors have it
         self._machine = machine
         self._reading = threading.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._answers = Beside()
         self._processes = ProcessCounters(f"{self._node_dir}/artifacts")
         try:
             self._cgroups: CgroupCounters | None = CgroupCounters(find_cgroups())
@@ -88,9 +89,7 @@ class NodeUsage:
     def answer(self, order: ReadUsage, say: Callable[[UsageAnswer], None]) -> None:
         """Beside everything else: a thousand attempts take some 30 ms."""
         running = [u for u in self._machine.known() if u.state == AttemptState.RUNNING and _asked(order, u)]
-        task = asyncio.get_running_loop().create_task(self._answer(order, running, say))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._answers.start(self._answer(order, running, say))
 
     async def _answer(
         self, order: ReadUsage, running: list[AttemptUpdate], say: Callable[[UsageAnswer], None]

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from towline.agent.prepare import Template
+from towline.beside import Beside
 from towline.core.agent.machine import AgentMachine
 from towline.errors import NotFound, RequestError, TowlineError
 from towline.images import ImageFailed, ImageStore, Login
@@ -40,7 +41,7 @@ class NodeImages:
         self._store = store
         self._machine = machine
         self._preparing = preparing
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._answers = Beside()
         self._log = structlog.get_logger("images")
         store.in_use = self.in_use
 
@@ -60,9 +61,7 @@ class NodeImages:
 
     def answer(self, call: ImageCall, say: Callable[[ImageAnswer], None]) -> None:
         """Do what is asked, in a task of its own."""
-        task = asyncio.get_running_loop().create_task(self._answer(call, say))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._answers.start(self._answer(call, say))
 
     async def _answer(self, call: ImageCall, say: Callable[[ImageAnswer], None]) -> None:
         telling = asyncio.get_running_loop().create_task(self._tell(call.request, say))

@@ -45,6 +45,7 @@ from towline.wire.artifacts import ArtifactsCall
 from towline.wire.exec import ExecClose, ExecOpen, ExecSaid, ExecSay
 from towline.wire.resending import send_again_soon
 from towline.wire.shipping import LogAck
+from towline.wire.sockets import NOT_OPENED, OPTIONS
 from towline.wire.usage import ReadUsage
 from towline.wire.versions import OLDEST, VERSION, agreed, apart, has
 
@@ -315,14 +316,12 @@ class Link:
         try:
             connection = await self._dial(
                 create_connection=LinkConnection,
-                compression=None,
                 ping_interval=None,
                 open_timeout=OPEN_TIMEOUT_S,
-                close_timeout=1,
                 max_size=MAX_FRAME_BYTES,
-                user_agent_header=None,
+                **OPTIONS,
             )
-        except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError) as error:
+        except NOT_OPENED as error:
             if self._tries == 0:
                 self._log.info("no link to a server", reason=str(error) or type(error).__name__)
             self._crowded += isinstance(error, _THERE)

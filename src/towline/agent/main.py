@@ -1,7 +1,7 @@
 """The agent from start to end: its lock, its parts, and why it ends.
 
-It holds nothing that its death would lose, so it may end whenever it is of no use: the next `tow`
-command starts a server, which starts an agent, which finds everything in the supervisor's journal.
+It holds nothing that its death would lose, so it may end whenever it is of no use: the next one, which
+the server of this machine or systemd starts, finds everything in the supervisor's journal.
 """
 
 from __future__ import annotations

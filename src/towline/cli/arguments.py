@@ -89,6 +89,17 @@ def overrides(given: list[str] | None) -> dict[str, str]:
     return params
 
 
+def duration_ms(option: str, text: str) -> int:
+    """What an option says, such as ``30m``. Raises RequestError, which names the option."""
+    from towline.errors import RequestError
+    from towline.model.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise RequestError(f"{option} is {text!r}: {error}") from None
+
+
 def since_ms(text: str) -> int:
     """``--since`` as unix ms: how long ago, or a time (without a zone: UTC). Raises RequestError."""
     from datetime import UTC, datetime

@@ -28,7 +28,8 @@ Named = Annotated[
     str, typer.Argument(metavar="IMAGE", help="An image's name, or (the beginning of) its digest.")
 ]
 NodeName = Annotated[
-    str | None, typer.Option("--node", help="On this node. [default: the only one of the pool]")
+    str | None,
+    typer.Option("--node", metavar="NODE", help="On this node. [default: the only one of the pool]"),
 ]
 
 

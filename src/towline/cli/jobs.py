@@ -21,7 +21,8 @@ States = Annotated[
     str | None, typer.Option("--state", metavar="STATE[,STATE…]", help="Only those in these states.")
 ]
 Cursor = Annotated[
-    str | None, typer.Option("--cursor", help="Where to go on: next_cursor of the page before.")
+    str | None,
+    typer.Option("--cursor", metavar="CURSOR", help="Where to go on: next_cursor of the page before."),
 ]
 
 
@@ -36,7 +37,9 @@ def add(app: typer.Typer) -> None:
 
 def jobs(
     state: States = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="At most so many.")
+    ] = 20,
     cursor: Cursor = None,
     json: AsJson = False,
 ) -> None:
@@ -107,7 +110,9 @@ def job(
 def tasks(
     what: What,
     state: States = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, max=10_000, help="At most so many.")
+    ] = 50,
     cursor: Cursor = None,
     json: AsJson = False,
 ) -> None:
@@ -121,10 +126,15 @@ def tasks(
     """
 
     async def work(client: Client) -> int:
+        from towline.errors import RequestError
+
         named = terminal.reference(what)
+        wanted = _states(state)
+        if wanted and named.index is not None:
+            raise RequestError(f"--state chooses tasks or elements, and {what} is one element: leave it out.")
         found = await client.job(named.job)
         if named.task is None:
-            _show_tasks(found.submitted.tasks, json)
+            _show_tasks([task for task in found.submitted.tasks if not wanted or task.state in wanted], json)
         elif named.index is None:
             page = await found.task(named.task, cursor=cursor, limit=limit, state=state)
             _show_elements(page, json)
@@ -305,6 +315,19 @@ def _delivery(view: DeliveryView) -> str:
     when = f", {'next at' if view.state == 'pending' else 'at'} {_short(view.at)}"
     why = f": {view.message}" if view.message else ""
     return f"{view.webhook}: {view.outcome}; {view.state}{tries}{when}{why}"
+
+
+def _states(text: str | None) -> list[str]:
+    """Those of tasks and elements that ``--state`` names. Raises RequestError."""
+    from towline.errors import RequestError
+    from towline.model.states import ElementState
+
+    known = [state.value for state in ElementState]
+    wanted = [] if text is None else [word.strip() for word in text.split(",")]
+    for word in wanted:
+        if word not in known:
+            raise RequestError(f"--state: there is no state {word!r}: there are {', '.join(known)}.")
+    return wanted
 
 
 def _show_tasks(views: list[TaskView], json: bool) -> None:

@@ -48,7 +48,9 @@ def logs(
     attempt: Annotated[
         int | None, typer.Option("--attempt", min=1, metavar="N", help="Of this attempt, not the latest.")
     ] = None,
-    stream: Annotated[str, typer.Option("--stream", help="stdout, stderr or both.")] = "both",
+    stream: Annotated[
+        str, typer.Option("--stream", metavar="STREAM", help="stdout, stderr or both.")
+    ] = "both",
     since: Annotated[
         str | None,
         typer.Option(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
@@ -54,15 +55,25 @@ def commands(word: str | None = None) -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
-    program.callback()(_nothing)  # a program of one command would take no command's name
+    program.callback()(_whole)  # a program of one command would take no command's name
     wanted = [module for module, names in COMMANDS.items() if word in names]
     for module in wanted or COMMANDS:
         import_module(f"towline.cli.{module}").add(program)
     return program
 
 
-def _nothing() -> None:
-    return None
+def _version(wanted: bool) -> None:
+    if wanted:
+        import_module("towline.cli.doctor").version()
+
+
+def _whole(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_version, help="Print the version and end."),
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 def main() -> None:

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 queue = typer.Typer(help="Queues: who gets which share of a pool.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="QUEUE", help="A queue's name.")]
-Parent = Annotated[str | None, typer.Option("--parent", help="The queue that it is part of (none: the top).")]
+Parent = Annotated[
+    str | None,
+    typer.Option("--parent", metavar="QUEUE", help="The queue that it is part of (none: the top)."),
+]
 Weight = Annotated[
-    float | None, typer.Option("--weight", help="Its share beside its siblings', such as 3 or 0.5 (1).")
+    float | None,
+    typer.Option("--weight", metavar="N", help="Its share beside its siblings', such as 3 or 0.5 (1)."),
 ]
 Guaranteed = Annotated[
     str | None,
@@ -33,7 +37,8 @@ MaxActive = Annotated[
     str | None, typer.Option("--max-active", metavar="N", help="Elements active at once, or none.")
 ]
 MaxPriority = Annotated[
-    int | None, typer.Option("--max-priority", help="The highest priority that counts in it (100).")
+    int | None,
+    typer.Option("--max-priority", metavar="N", help="The highest priority that counts in it (100)."),
 ]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,16 +23,26 @@ TASK_NAME = "main"
 
 AFTER_DASHES = "towline.after_dashes"
 _FILE_ENDINGS = (".yaml", ".yml", ".json")
+_OPTIONS = {
+    "cpu": "--cpu", "memory": "--memory", "mounts": "--mount", "env": "--env", "timeout": "--timeout",
+    "runtime": "--runtime", "name": "--name", "pool": "--pool", "image": "IMAGE", "command": "COMMAND",
+}  # fmt: skip
+"""By the fields of a job file that they stand for."""
+_FIRST_NAME = re.compile(r"[a-z]+")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 Target = Annotated[
     str | None,
     typer.Argument(metavar="FILE | IMAGE", help="A job file, or an image for the command after --."),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="The job's name.")]
-Cpu = Annotated[str | None, typer.Option("--cpu", help="CPUs, such as 0.5 (default: 1).")]
-Memory = Annotated[str | None, typer.Option("--memory", help="Such as 64Mi (default: 512Mi).")]
-Timeout = Annotated[str | None, typer.Option("--timeout", help="Such as 90s or 2m (default: none).")]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="The job's name.")]
+Cpu = Annotated[str | None, typer.Option("--cpu", metavar="CPUS", help="Such as 0.5 (default: 1).")]
+Memory = Annotated[
+    str | None, typer.Option("--memory", metavar="SIZE", help="Such as 64Mi (default: 512Mi).")
+]
+Timeout = Annotated[
+    str | None, typer.Option("--timeout", metavar="TIME", help="Such as 90s or 2m (default: none).")
+]
 Mounts = Annotated[
     list[str] | None,
     typer.Option("--mount", metavar="SRC:DST[:ro]", help="Show a folder in the container."),
@@ -41,7 +53,11 @@ Variables = Annotated[
 ]
 Runtime = Annotated[
     str | None,
-    typer.Option("--runtime", help="oci, or process: no image and no isolation (default: oci)."),
+    typer.Option(
+        "--runtime",
+        metavar="RUNTIME",
+        help="oci, docker (by Docker or Podman), or process: no image and no isolation (default: oci).",
+    ),
 ]
 
 
@@ -97,8 +113,9 @@ def run(
         if is_file(target, command):
             submission = into_pool(_of_file(str(target), settings, param), pool)
             return terminal.served(lambda client: run_and_watch(client, submission, json))
-        submission = into_pool(_of_command(target, command, settings, param), pool)
-        return terminal.served(lambda client: _run_command(client, submission, json))
+        with _by_options():
+            submission = into_pool(_of_command(target, command, settings, param), pool)
+            return terminal.served(lambda client: _run_command(client, submission, json))
 
     terminal.end(work)
 
@@ -114,7 +131,10 @@ def is_file(target: str | None, command: list[str] | None) -> bool:
 
     if target is None:
         if command is None:
-            raise RequestError("Name a job file, or an image with -- and a command: see tow run --help")
+            raise RequestError(
+                "Name a job file, as in: tow run job.yaml; or a command behind --, as in: "
+                "tow run busybox:1.36 -- echo hello, or: tow run --runtime process -- echo hello"
+            )
         return False
     if target.startswith("oci:"):
         return False
@@ -140,7 +160,11 @@ def _of_file(path: str, settings: dict[str, Any], param: list[str] | None) -> Su
 
     given = [f"--{name}" for name, value in settings.items() if value]
     if given:
-        raise RequestError(f"{', '.join(given)} are for an image; of a job file, write them into {path}.")
+        many = len(given) > 1
+        raise RequestError(
+            f"{', '.join(given)} {'are' if many else 'is'} for a command behind --; of a job file, write "
+            f"{'them' if many else 'it'} into {path}."
+        )
     return Submission.of_file(path, overrides(param))
 
 
@@ -160,6 +184,26 @@ def _of_command(
     task["env"] = dict(_variable(text) for text in settings["env"] or []) or None
     name = settings["name"] or _name(command, image)
     return Submission.of_tree({"name": name, "tasks": {TASK_NAME: _given(task)}})
+
+
+@contextmanager
+def _by_options() -> Iterator[None]:
+    """What is wrong is named as it was given on the command line, where there is no job file."""
+    from towline.errors import InvalidDocument, Problem
+
+    try:
+        yield
+    except InvalidDocument as error:
+        raise InvalidDocument(
+            [Problem(_option(one.where), one.message, one.remedy) for one in error.problems]
+        ) from None
+
+
+def _option(where: str) -> str:
+    """``--cpu`` for ``tasks.main.resources.cpu``; what no option gives stays as it is."""
+    field = where.removeprefix(f"tasks.{TASK_NAME}.").removeprefix("resources.")
+    name = _FIRST_NAME.match(field)
+    return _OPTIONS.get(name[0] if name else field, where)
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from towline.cli.arguments import AsJson, IntoPool, JobName, Params, into_pool, overrides
+from towline.cli.arguments import AsJson, IntoPool, JobName, Params, duration_ms, into_pool, overrides
 from towline.cli.screen import terminal
 from towline.cli.screen.descriptors import Unwritable
 from towline.cli.screen.ending import artifacts_of, status_of, summary, tell_failures
@@ -31,7 +31,8 @@ def submit(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A job file.")],
     param: Params = None,
     key: Annotated[
-        str | None, typer.Option("--key", help="The same key with the same job gives the same job again.")
+        str | None,
+        typer.Option("--key", metavar="KEY", help="The same key with the same job gives the same job again."),
     ] = None,
     pool: IntoPool = None,
     json: AsJson = False,
@@ -70,7 +71,10 @@ def submit(
 def wait(
     job: JobName,
     timeout: Annotated[
-        str | None, typer.Option("--timeout", help="Give up after this long, such as 90s or 2m (status 1).")
+        str | None,
+        typer.Option(
+            "--timeout", metavar="TIME", help="Give up after this long, such as 90s or 2m (status 1)."
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -84,7 +88,7 @@ def wait(
 
     async def work(client: Client) -> int:
         found = await client.job(job)
-        view = await found.wait(_seconds(timeout))
+        view = await found.wait(None if timeout is None else duration_ms("--timeout", timeout) / 1000)
         if json:
             from towline.cli.jobs import INLINED_ELEMENTS
 
@@ -123,16 +127,6 @@ def _told_on_loss(text: str) -> Generator[None, None, None]:
     except (BrokenPipeError, Unwritable):
         terminal.say(text)
         raise
-
-
-def _seconds(text: str | None) -> float | None:
-    from towline.errors import RequestError
-    from towline.model.units import parse_duration
-
-    try:
-        return None if text is None else parse_duration(text) / 1000
-    except ValueError as error:
-        raise RequestError(f"--timeout {terminal.safe(str(text))!r}: {error}.") from None
 
 
 def _left(job: Job) -> str:

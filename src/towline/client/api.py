@@ -421,7 +421,9 @@ def _said(error: Exception) -> str:
 
 def _quoted(part: str) -> str:
     """One part of a path. A lone ``.`` or ``..`` would be resolved away, whatever its quoting."""
-    if part in ("", ".", ".."):
+    if not part:
+        raise NotFound("JOB is empty: give a job's id, the beginning of one, or its name.")
+    if part in (".", ".."):
         raise NotFound(f"There is no job {part!r}.")
     return quote(part, safe="")
 

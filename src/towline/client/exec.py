@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from towline.client.cluster.remote import Remote
 from towline.errors import OperatorError, RequestError, TowlineError, Unavailable
@@ -32,6 +31,7 @@ from towline.wire.exec import (
     decode_from_command,
     encode,
 )
+from towline.wire.sockets import NOT_OPENED, OPTIONS
 
 _NOT_NOW = 503
 _OPEN_TIMEOUT_S = 30.0
@@ -132,7 +132,7 @@ async def opened(at: str | Remote, path: str, wanted: Open) -> AsyncGenerator[Ex
         if status == _NOT_NOW:
             raise Unavailable(f"The server cannot do this now: {_said(error)}") from None
         raise RequestError(f"The server at {at} refuses to run commands ({status}): {_said(error)}") from None
-    except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError) as error:
+    except NOT_OPENED as error:
         if isinstance(at, Remote):
             at.explain(error)
         raise Unavailable(f"No server answers on {at}: {error}") from None
@@ -143,10 +143,7 @@ async def opened(at: str | Remote, path: str, wanted: Open) -> AsyncGenerator[Ex
 
 
 async def _connected(at: str | Remote, path: str) -> ClientConnection:
-    options: dict[str, Any] = {
-        "compression": None, "max_size": None, "open_timeout": _OPEN_TIMEOUT_S, "close_timeout": 1,
-        "user_agent_header": None,
-    }  # fmt: skip
+    options = OPTIONS | {"max_size": None, "open_timeout": _OPEN_TIMEOUT_S}
     if isinstance(at, Remote):
         options |= {"ssl": at.context(), "additional_headers": at.headers, "proxy": None}
         for url in at.urls[:-1]:
@@ -155,7 +152,7 @@ async def _connected(at: str | Remote, path: str) -> ClientConnection:
             except InvalidStatus as error:
                 if error.response.status_code != _NOT_NOW:
                     raise
-            except (OSError, TimeoutError, InvalidMessage, EOFError):
+            except NOT_OPENED:
                 continue
         return await connect(f"wss{at.urls[-1].removeprefix('https')}{path}", **options)
     return await unix_connect(at, f"ws://localhost{path}", **options)

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from towline.client.api import Client, part_of
-from towline.errors import OperatorError, Unavailable
+from towline.errors import OperatorError, RequestError, Unavailable
 from towline.model.views import ImagesFreedView, ImageView, LoginView, PullView
 
 
@@ -85,8 +85,11 @@ class Registries:
     async def login(self, registry: str, user: str, password: str) -> LoginView:
         """Keep a login in place of an older one. Nothing is asked of the registry."""
         body = {"user": user, "password": password}
+        if "/" in registry:
+            raise RequestError(f"{registry!r} is no registry: use HOST or HOST:PORT, such as ghcr.io")
         path = f"/v1/registries/{part_of(registry, 'registry')}"
-        return msgspec.json.decode(await self._client.request("PUT", path, body=body), type=LoginView)
+        answer = await self._client.request("PUT", path, body=body)
+        return msgspec.json.decode(answer, type=LoginView)
 
     async def logout(self, registry: str) -> None:
         """Raises NotFound."""

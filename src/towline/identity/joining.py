@@ -20,6 +20,11 @@ PORT = 7443
 _FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
+def is_fingerprint(text: str) -> bool:
+    """Whether it is ``sha256:HEX``, as authorities are named."""
+    return _FINGERPRINT.match(text) is not None
+
+
 class JoinLink(Struct, frozen=True, kw_only=True):
     """``ca`` is the fingerprint of the authority, as ``sha256:HEX``; ``others`` are further servers."""
 

@@ -3,6 +3,8 @@ came another way."""
 
 from __future__ import annotations
 
+import re
+
 import httpx2
 
 from towline.errors import RequestError, Unavailable
@@ -10,6 +12,7 @@ from towline.identity.certificates import fingerprint, only_certificate
 from towline.identity.tls import unverified_context
 
 TIMEOUT_S = 20.0
+_ERRNO = re.compile(r"\A\[Errno -?\d+\] ")
 
 
 def shown_authority(url: str, wanted: str) -> str:
@@ -23,7 +26,11 @@ def shown_authority(url: str, wanted: str) -> str:
         ) as http:
             shown = http.get("/v1/authority")
     except httpx2.TransportError as error:
-        raise Unavailable(f"{url} cannot be reached: {str(error) or type(error).__name__}") from None
+        said = _ERRNO.sub("", str(error)) or type(error).__name__
+        raise Unavailable(
+            f"{url} cannot be reached ({said}): look whether `tow server` runs there, at host and port, and "
+            "whether this machine may connect to it"
+        ) from None
     try:
         authority = only_certificate(shown.content)
         found = fingerprint(authority)

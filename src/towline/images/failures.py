@@ -21,6 +21,11 @@ def not_found(message: str) -> ImageFailed:
     return ImageFailed(message, Reason.IMAGE_NOT_FOUND)
 
 
+def unusable(reference: str, error: ValueError) -> ImageFailed:
+    """What is written is no image's name, for this reason."""
+    return not_found(f"The image {reference[:200]!r} cannot be used: {error}.")
+
+
 def corrupt(message: str) -> ImageFailed:
     return ImageFailed(message, Reason.IMAGE_CORRUPT)
 

@@ -14,16 +14,17 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import structlog
 from msgspec import Struct
 
+from towline.beside import Beside
 from towline.errors import NO_ROOM, NodeError, NotFound, RequestError
 from towline.images import fetch
 from towline.images.collect import Collected, Collector
-from towline.images.failures import ImageFailed, disk_full, not_found
+from towline.images.failures import ImageFailed, disk_full, not_found, unusable
 from towline.images.flights import Flights
 from towline.images.layout import ImageConfig, Resolved, is_digest, resolve
 from towline.images.partial import Work, sweep, working
@@ -84,7 +85,7 @@ class ImageStore:
         self._waited_for: dict[str, str] = {}
         """By the names of those who wait for a pull, the digest that is pulled."""
         self._opening: asyncio.Future[None] | None = None
-        self._beside: set[asyncio.Task[Any]] = set()
+        self._beside = Beside()
         self._log = structlog.get_logger("images")
         self.pulls: dict[str, Progress] = {}
         """What is under way, by the image's name."""
@@ -362,7 +363,7 @@ class ImageStore:
             pull_s=None if progress is None else round(begun_s - progress.begun_s, 3),
             unpack_s=round(time.monotonic() - begun_s, 3),
         )
-        self._go(self._settle(digest))
+        self._beside.start(self._settle(digest))
         return Image(digest, self.root / record.rootfs, record.config)
 
     def _drop_blobs(self, resolved: Resolved) -> None:
@@ -370,11 +371,6 @@ class ImageStore:
         for blob in resolved.blobs:
             if blob.digest not in kept:
                 (self.root / "blobs" / blob.digest.replace(":", "/")).unlink(missing_ok=True)
-
-    def _go(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
 
     async def _settle(self, digest: str) -> None:
         """After an image has come, while it is used already: have it on the disk, and keep the budget."""
@@ -466,4 +462,4 @@ def _parse(reference: str, base_dir: str | None) -> ImageRef:
         ref = parse_image(reference)
         return ref._replace(path=resolve_path(ref.path, base_dir)) if ref.local else ref
     except ValueError as error:
-        raise not_found(f"The image {reference[:200]!r} cannot be used: {error}.") from None
+        raise unusable(reference, error) from None

@@ -1,4 +1,4 @@
-"""What attempts print: written by the node's supervisor, read by its agent."""
+"""What attempts print: written by the node's supervisor, read and shipped by its agent, kept by servers."""
 
 from towline.logs.masked import MaskedWriter
 from towline.logs.reader import Chunk, dropped, markers, read, size, tail

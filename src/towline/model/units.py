@@ -49,6 +49,8 @@ MAX_CPU_MILLI = 1_000_000 * 1_000
 MAX_BYTES = 2**60
 MAX_GPUS = 1024
 MAX_DURATION_MS = 3650 * 86_400_000
+LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999, in unix ms: what is later cannot be written as a date."""
 
 
 class Quantity(NamedTuple):

@@ -50,7 +50,7 @@ class Facts:
         """The job that a JOB argument means. Raises NotFound, also where it could be several."""
         rows = await self._store.find_jobs(self._namespace, argument)
         if not rows:
-            raise NotFound(f"There is no job {argument!r}.")
+            raise NotFound(f"There is no job {argument!r}: `tow jobs` lists those that there are.")
         if len(rows) > 1:
             names = ", ".join(f"{row.id} ({row.name})" for row in rows)
             raise NotFound(f"{argument!r} is the beginning of several jobs: {names}. Give more of its id.")

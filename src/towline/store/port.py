@@ -1,4 +1,4 @@
-"""What a store is: the port that the in-memory store and SQLite (later PostgreSQL) implement.
+"""What a store is: the port that the stores in memory, on SQLite and on PostgreSQL implement.
 
 One suite in ``tests/conformance`` runs on all of them. A store keeps rows; it never decides a state.
 """

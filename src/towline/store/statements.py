@@ -186,17 +186,19 @@ def live_attempts() -> Select[*tuple[Any, ...]]:
     return unfinished(codec.ATTEMPT).where(_LIVE)
 
 
+_NEWEST_ATTEMPT = and_(
+    attempt.c.job == element.c.job,
+    attempt.c.task == element.c.task,
+    attempt.c.idx == element.c.idx,
+    attempt.c.number == element.c.number,
+)
+
+
 def attempts_of_queued() -> Select[*tuple[Any, ...]]:
     """The newest attempts of elements that are queued again."""
-    newest = and_(
-        attempt.c.job == element.c.job,
-        attempt.c.task == element.c.task,
-        attempt.c.idx == element.c.idx,
-        attempt.c.number == element.c.number,
-    )
     return (
         select(*(attempt.c[name] for name in codec.ATTEMPT.read))
-        .select_from(element.join(attempt, newest))
+        .select_from(element.join(attempt, _NEWEST_ATTEMPT))
         .where(element.c.job.in_(_unfinished_ids()), element.c.state == literal_column("'queued'"))
     )
 
@@ -292,15 +294,9 @@ def ranges_page() -> Select[*tuple[Any, ...]]:
 
 def first_failure() -> Select[*tuple[Any, ...]]:
     """Ended first by its newest attempt's end; one without a known end comes last."""
-    newest = and_(
-        attempt.c.job == element.c.job,
-        attempt.c.task == element.c.task,
-        attempt.c.idx == element.c.idx,
-        attempt.c.number == element.c.number,
-    )
     failed = and_(element.c.job == _p("job"), element.c.state == literal_column("'failed'"))
     order = [attempt.c.finished_at.is_(None), attempt.c.finished_at, element.c.task, element.c.idx]
-    joined = rows_of(codec.ELEMENT).select_from(element.outerjoin(attempt, newest))
+    joined = rows_of(codec.ELEMENT).select_from(element.outerjoin(attempt, _NEWEST_ATTEMPT))
     return joined.where(failed).order_by(*order).limit(_ONE).offset(_ZERO)
 
 

@@ -18,6 +18,7 @@ from towline.core.rows import (
     SpecRow,
     TaskRow,
 )
+from towline.errors import StoreError
 from towline.store.port import Reservation, Store
 
 
@@ -143,3 +144,16 @@ class Writing:
         """A job of one task of one element."""
         row = job(id, seq, pool=self.pool, **fields)
         await self.commit(jobs=[row], specs=[spec(id)], tasks=[task(id)])
+
+    async def fill(self, id: str) -> tuple[int, list[ElementRow], StoreError]:
+        """Commit elements of a job until that is refused: how many were taken, what was not, and why."""
+        written = 0
+        while written < 1_000_000:
+            made = [element(id, index, message="x" * 100) for index in range(written, written + 500)]
+            try:
+                await self.commit(elements=made)
+            except StoreError as error:
+                assert written > 0
+                return written, made, error
+            written += len(made)
+        raise AssertionError(f"{written} elements were taken")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from tests.integration.server_process import PATIENCE_S, ServerProcess
+from tests.ports import free_port
 
 from towline.identity.tls import client_context
 
 ROLES = ("viewer", "submitter", "admin")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class ClusterServer(ServerProcess):

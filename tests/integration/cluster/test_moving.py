@@ -17,9 +17,10 @@ import httpx2
 import msgspec
 import pytest
 import pytest_asyncio
-from tests.integration.cluster.cluster_server import ClusterServer, free_port
+from tests.integration.cluster.cluster_server import ClusterServer
 from tests.integration.cluster.heard import heard
 from tests.integration.server_process import PATIENCE_S, ServerProcess, job
+from tests.ports import free_port
 from websockets.asyncio.client import ClientConnection, connect
 
 from towline.agent.cluster.membership import Membership, join

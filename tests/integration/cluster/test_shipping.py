@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shutil
 import signal
@@ -22,6 +21,7 @@ from tests.integration.cluster.cluster_server import ClusterServer
 from tests.integration.cluster.heard import heard
 from tests.integration.cluster.node_process import NodeProcess
 from tests.integration.server_process import PATIENCE_S, job
+from tests.segments import kept_bytes
 from websockets.asyncio.client import ClientConnection, connect
 
 from towline.agent.cluster.membership import Membership, join
@@ -108,16 +108,6 @@ async def until(condition: Callable[[], bool], what: str) -> None:
         raise AssertionError(f"waited in vain for {what}") from None
 
 
-def kept_bytes(cluster: ClusterServer) -> int:
-    """Of open segments, and of those that are in the object store by now."""
-    found: dict[str, int] = {}
-    for folder in ("output", "objects/output"):
-        for path in (cluster.home / folder).glob("*.seg"):
-            with contextlib.suppress(FileNotFoundError):  # it has moved meanwhile
-                found[path.name] = path.stat().st_size
-    return sum(found.values())
-
-
 async def wait(cluster: ClusterServer, name: str) -> None:
     await cluster.get(f"/v1/jobs/{name}/wait", timeout_s=PATIENCE_S)
 
@@ -147,10 +137,10 @@ async def test_an_agent_killed_in_mid_flood_leaves_no_gap_and_doubles_no_byte(
     cluster: ClusterServer, node: NodeProcess, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    before = kept_bytes(cluster)
+    before = kept_bytes(cluster.home)
     name = await flooding(cluster, (0, 10_000, ""), (10_000, 20_000, str(gate)))
     for least in (before + 1_000_000, before + 4_000_000):
-        await until(lambda least=least: kept_bytes(cluster) > least, "some of it to be shipped")
+        await until(lambda least=least: kept_bytes(cluster.home) > least, "some of it to be shipped")
         node.kill()
         await node.start()
     gate.touch()
@@ -164,10 +154,10 @@ async def test_a_server_killed_in_mid_flood_leaves_no_gap_and_doubles_no_byte(
     cluster: ClusterServer, node: NodeProcess, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    before = kept_bytes(cluster)
+    before = kept_bytes(cluster.home)
     name = await flooding(cluster, (0, 10_000, ""), (10_000, 20_000, str(gate)))
     for least in (before + 1_000_000, before + 4_000_000):
-        await until(lambda least=least: kept_bytes(cluster) > least, "some of it to be shipped")
+        await until(lambda least=least: kept_bytes(cluster.home) > least, "some of it to be shipped")
         cluster.signal(signal.SIGKILL)
         await cluster.start()
         await node.until("ready")
@@ -183,9 +173,9 @@ async def test_live_output_is_read_across_server_and_node(
 ) -> None:
     """Followed from the start, while the first part is shipped and the second one is being printed."""
     gate = tmp_path / "gate"
-    before = kept_bytes(cluster)
+    before = kept_bytes(cluster.home)
     name = await flooding(cluster, (0, 3_000, ""), (3_000, 6_000, str(gate)))
-    await until(lambda: kept_bytes(cluster) > before + 2_900_000, "the first part to be shipped")
+    await until(lambda: kept_bytes(cluster.home) > before + 2_900_000, "the first part to be shipped")
     reading = asyncio.create_task(output(cluster, name, follow=True))
     gate.touch()
     assert await reading == (lines(0, 6_000), [])
@@ -195,9 +185,9 @@ async def test_since_leaves_out_what_is_older_on_the_server_and_on_the_node(
     cluster: ClusterServer, node: NodeProcess, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    before = kept_bytes(cluster)
+    before = kept_bytes(cluster.home)
     name = await flooding(cluster, (0, 10, ""), (10, 20, str(gate)))
-    await until(lambda: kept_bytes(cluster) > before + 10_000, "the first part to be shipped")
+    await until(lambda: kept_bytes(cluster.home) > before + 10_000, "the first part to be shipped")
     await asyncio.sleep(0.2)  # time has to pass between the two: it is what is asked for
     since = time.time_ns() // 1_000_000
     gate.touch()
@@ -281,9 +271,9 @@ async def test_a_node_ships_the_output_of_its_own_attempts_only(
 async def test_what_a_lost_node_has_shipped_is_shown_with_how_far_it_goes(
     cluster: ClusterServer, node: NodeProcess, tmp_path: Path
 ) -> None:
-    before = kept_bytes(cluster)
+    before = kept_bytes(cluster.home)
     name = await flooding(cluster, (0, 100, ""), (100, 101, str(tmp_path / "never")))
-    await until(lambda: kept_bytes(cluster) > before + 100_000, "what it has printed to be shipped")
+    await until(lambda: kept_bytes(cluster.home) > before + 100_000, "what it has printed to be shipped")
     assert await output(cluster, name) == (lines(0, 100), []), "from the node, it would go on"
     node.destroy()
     await node.until("disconnected")

@@ -7,8 +7,7 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGQUIT
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from tests import postgres
 from tests.conformance.stores import rows
 from tests.conformance.stores.rows import Writing
 from tests.postgres import Postgres
+from tests.small_disk import SmallDisk
 
 from towline.errors import StaleTerm, StoreError
 from towline.store.postgresql import PostgresStore
@@ -26,12 +26,10 @@ from towline.store.postgresql.connections import OTHERS
 PASSWORD = "geheim-7/@%"
 
 
-@pytest.fixture
-async def store(own_server: Postgres, tmp_path: Path) -> AsyncIterator[PostgresStore]:
-    opened = PostgresStore(own_server.own(tmp_path))
-    await opened.open()
-    yield opened
-    await opened.close()
+@pytest.fixture(scope="module")
+def server(own_server: Postgres) -> Postgres:
+    """That of ``store``: one that these tests may stop."""
+    return own_server
 
 
 @pytest.mark.parametrize("crash", [False, True])
@@ -260,58 +258,45 @@ async def test_a_database_that_takes_no_writes(own_server: Postgres, store: Post
 
 
 @pytest.fixture
-def on_a_small_disk() -> Iterator[Postgres]:
+def on_a_small_disk() -> Iterator[tuple[Postgres, SmallDisk]]:
     server = Postgres(min_wal_size="32MB", max_wal_size="32MB", shared_buffers="16MB")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "towline-test", server.folder]
-    subprocess.run(mount, check=True)
+    disk = SmallDisk(server.folder, "160m", mode=0o755)
     try:
         server.own_folder()
         server.make()
         server.start()
         server.run(f"CREATE DATABASE {postgres.DATABASE}", "postgres")
-        yield server
+        yield server, disk
     finally:
         server.stop(SIGQUIT)
-        subprocess.run(["umount", "--lazy", server.folder], check=True)
+        disk.unmount()
         server.remove()
 
 
-def almost_filled(folder: Path) -> Path:
-    """What takes the rest of the disk."""
-    free = int(subprocess.check_output(["df", "--output=avail", "-B1", folder]).split()[1])
-    ballast = folder / "ballast"
-    ballast.write_bytes(bytes(max(0, free - 24 * 1024**2)))
-    return ballast
-
-
 @pytest.mark.containers  # mounts a filesystem: needs the same rights
-async def test_a_full_disk_stops_commits_until_there_is_room(on_a_small_disk: Postgres) -> None:
-    server = on_a_small_disk
+async def test_a_full_disk_stops_commits_until_there_is_room(
+    on_a_small_disk: tuple[Postgres, SmallDisk],
+) -> None:
+    server, disk = on_a_small_disk
     store = PostgresStore(server.url)
     await store.open()
     leader = await Writing.lead(store, "default")
     await leader.submit("j1", 1)
-    ballast = almost_filled(server.folder)
-    written = 0
-    with pytest.raises(StoreError) as failure:
-        while written < 1_000_000:
-            made = [rows.element("j1", at, message="x" * 100) for at in range(written, written + 500)]
-            await leader.commit(elements=made)
-            written += 500
-    assert written > 0
-    said = str(failure.value)
+    disk.fill(but_bytes=24 * 1024**2)
+    written, refused, failure = await leader.fill("j1")
+    said = str(failure)
     assert "its disk is full: free some space" in said or "not known" in said, said
-    ballast.unlink()
+    disk.free()
     if server.ended():  # it stops itself where it cannot write its log
         server.start()
     while True:
         try:
             leader = await Writing.lead(store, "default")
-            await leader.commit(elements=made)
+            await leader.commit(elements=refused)
             break
         except StoreError:
             await asyncio.sleep(0.1)
-    assert len((await store.elements("j1", 0, -1, 10**6)).elements) == written + 500
+    assert len((await store.elements("j1", 0, -1, 10**6)).elements) == written + len(refused)
     await store.close()
 
 

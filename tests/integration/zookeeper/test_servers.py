@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from tests import postgres
 from tests.integration.server_process import PATIENCE_S, ServerProcess, job
+from tests.ports import free_port
 
 from towline.server.vault import KEY_FILE
 
@@ -46,12 +46,6 @@ class Pair:
 
     async def views(self, of: ServerProcess) -> list[dict[str, Any]]:
         return list((await of.http.get("/v1/servers")).json()["servers"])
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture

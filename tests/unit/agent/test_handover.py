@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.small_disk import SmallDisk
 
 from towline.agent.supervision import handover
 from towline.agent.supervision.handover import Orphan, append_orphan, read_orphans
@@ -70,19 +71,18 @@ def test_a_bequest_comes_back() -> None:
 
 
 def test_an_orphan_is_recorded_whole_or_not_at_all(tmp_path: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(tmp_path)], check=True)
-    file = os.open(tmp_path / "exits", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        orphan = Orphan(1, 2, 3, 4, 5, 6)
-        with pytest.raises(OSError, match="No space left"):
-            while True:
-                append_orphan(file, orphan)
-        found, end = read_orphans(str(tmp_path / "exits"), 0)
-        assert set(found) == {orphan}
-        assert end == os.fstat(file).st_size, "no half line is left"
-    finally:
-        os.close(file)
-        subprocess.run(["umount", str(tmp_path)], check=True)
+    with SmallDisk(tmp_path, "4k"):
+        file = os.open(tmp_path / "exits", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            orphan = Orphan(1, 2, 3, 4, 5, 6)
+            with pytest.raises(OSError, match="No space left"):
+                while True:
+                    append_orphan(file, orphan)
+            found, end = read_orphans(str(tmp_path / "exits"), 0)
+            assert set(found) == {orphan}
+            assert end == os.fstat(file).st_size, "no half line is left"
+        finally:
+            os.close(file)
 
 
 def test_messages_to_a_full_disk_raise_nothing() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conformance.runtimes.registry import process_plan
+from tests.small_disk import SmallDisk
 
 from towline.agent.supervision.attempt import Replay
 from towline.agent.supervision.journal import (
@@ -202,25 +201,19 @@ def test_a_journal_is_gone_once_it_is_removed_or_another_stands_in_its_place(tmp
 
 @pytest.mark.containers  # mounts a filesystem: needs the same rights
 def test_a_full_disk_leaves_room_for_ends(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "towline-test", disk], check=True)
-    try:
-        first = Journal(str(disk / "j"))
+    with SmallDisk(tmp_path / "disk", "4m") as disk:
+        folder = disk.folder / "j"
+        first = Journal(str(folder))
         first.rewrite(0, [])
-        with (disk / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
-            while True:
-                ballast.write(bytes(4096))
-        assert (disk / "j" / "journal").stat().st_size < 4096  # room is taken, nothing is written
+        disk.fill()
+        assert (folder / "journal").stat().st_size < 4096  # room is taken, nothing is written
         for index in range(2_000):
             first.add(ended(str(index)))
             first.flush()
-        second = Journal(str(disk / "j"))
+        second = Journal(str(folder))
         assert len(second.found) == 2_000 + 2
         with pytest.raises(OSError, match="No space left"):
             second.rewrite(0, [ended(f"{index}-{'x' * 1000}") for index in range(4_000)])
         second.add(ended("2000"))
         second.flush()
-        assert len(Journal(str(disk / "j")).found) == 2_001 + 2
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
+        assert len(Journal(str(folder)).found) == 2_001 + 2

@@ -114,7 +114,7 @@ def test_bad_settings_name_their_field(field: str, value: str) -> None:
 
 
 def test_settings_of_images_are_refused_with_a_file() -> None:
-    with pytest.raises(RequestError, match="--cpu, --env are for an image"):
+    with pytest.raises(RequestError, match=r"--cpu, --env are for a command.*write them into job\.yaml"):
         run._of_file("job.yaml", NOTHING | {"cpu": "1", "env": ["A=1"]}, None)
 
 

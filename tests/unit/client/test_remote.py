@@ -27,7 +27,7 @@ def test_what_is_no_address_is_named(text: str) -> None:
 
 @pytest.mark.parametrize("token", ["tow_geheimnis\nrest", "geheimnis\0", "geheimnis-ü"])
 def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str, tmp_path: Path) -> None:
-    (tmp_path / "ca").write_text("")
+    (tmp_path / "ca").write_text("-----BEGIN CERTIFICATE-----\n")
     given = {"TOWLINE_SERVER": "h", "TOWLINE_TOKEN": token, "TOWLINE_CA": str(tmp_path / "ca")}
     with pytest.raises(RequestError, match="TOWLINE_TOKEN is no token") as refused:
         from_environment(given)
@@ -35,15 +35,16 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str, tmp_pa
 
 
 def test_the_end_of_a_line_is_no_part_of_a_token(tmp_path: Path) -> None:
-    (tmp_path / "ca").write_text("")
+    (tmp_path / "ca").write_text("-----BEGIN CERTIFICATE-----\n")
     given = {"TOWLINE_SERVER": "h", "TOWLINE_TOKEN": "tow_x\n", "TOWLINE_CA": str(tmp_path / "ca")}
     remote = from_environment(given)
     assert remote is not None
     assert remote.token == "tow_x"
 
 
-def test_an_authority_that_is_no_text_is_named(tmp_path: Path) -> None:
-    (tmp_path / "ca.der").write_bytes(b"\x30\x82\xff")
+@pytest.mark.parametrize("content", [b"\x30\x82\xff", b"a letter\n", b""])
+def test_an_authority_that_is_no_certificate_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ca.der").write_bytes(content)
     given = {"TOWLINE_SERVER": "h", "TOWLINE_TOKEN": "x", "TOWLINE_CA": str(tmp_path / "ca.der")}
     with pytest.raises(RequestError, match=r"TOWLINE_CA .*ca\.der is no certificate in PEM"):
         from_environment(given)

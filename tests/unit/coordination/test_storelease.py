@@ -49,6 +49,13 @@ class Cluster:
     async def holder(self, pool: str = "p") -> str:
         return {row.pool: row.lease.holder for row in await self.store.lease_read()}[pool]
 
+    async def held_and_wanted(self) -> tuple[tuple[Leases, Lease], tuple[Leases, Lease]]:
+        """Server ``a``, which has the lease, and ``b``, which would like to have it."""
+        a, b = self.server("a"), self.server("b")
+        held = await self.want(a)
+        await a.turn()
+        return (a, held), (b, await self.want(b))
+
     async def pass_by(self, ms: int, *servers: Leases) -> None:
         """In steps of a quarter of a second, after each of which these servers have a turn."""
         for _ in range(ms // 250):
@@ -82,10 +89,7 @@ async def test_a_free_lease_goes_to_who_wants_it(cluster: Cluster) -> None:
 
 
 async def test_it_is_kept_while_it_is_renewed_and_known_to_others(cluster: Cluster) -> None:
-    a, b = cluster.server("a"), cluster.server("b")
-    lease = await cluster.want(a)
-    await a.turn()
-    other = await cluster.want(b)
+    (a, lease), (b, other) = await cluster.held_and_wanted()
     await cluster.pass_by(4 * LEASE_MS, a, b)
     assert lease.held and not other.held
     leader = b.leader_of("p")
@@ -94,10 +98,7 @@ async def test_it_is_kept_while_it_is_renewed_and_known_to_others(cluster: Clust
 
 
 async def test_after_a_death_another_server_has_it_when_its_time_is_over(cluster: Cluster) -> None:
-    a, b = cluster.server("a"), cluster.server("b")
-    dead = await cluster.want(a)
-    await a.turn()
-    other = await cluster.want(b)
+    (a, dead), (b, other) = await cluster.held_and_wanted()
     await cluster.pass_by(1_000, a, b)
     await cluster.pass_by(LEASE_MS - 250, b)
     assert not other.held
@@ -108,10 +109,7 @@ async def test_after_a_death_another_server_has_it_when_its_time_is_over(cluster
 
 
 async def test_who_cannot_renew_has_lost_it_before_others_take_it(cluster: Cluster) -> None:
-    a, b = cluster.server("a"), cluster.server("b")
-    cut_off = await cluster.want(a)
-    await a.turn()
-    other = await cluster.want(b)
+    (a, cut_off), (b, other) = await cluster.held_and_wanted()
     cluster.store.broken = True
     for _ in range(2 * LEASE_MS // 250):
         await cluster.pass_by(250, a, b)
@@ -120,10 +118,7 @@ async def test_who_cannot_renew_has_lost_it_before_others_take_it(cluster: Clust
 
 
 async def test_a_renewal_without_an_answer_prolongs_nothing_for_its_holder(cluster: Cluster) -> None:
-    a, b = cluster.server("a"), cluster.server("b")
-    lease = await cluster.want(a)
-    await a.turn()
-    other = await cluster.want(b)
+    (a, lease), (b, other) = await cluster.held_and_wanted()
     cluster.store.silent = True
     await cluster.pass_by(LEASE_MS + 250, a, b)
     assert not lease.held and not other.held
@@ -154,10 +149,7 @@ async def test_who_is_deposed_hears_of_it(cluster: Cluster) -> None:
 
 
 async def test_given_up_it_goes_to_another_server_at_its_next_look(cluster: Cluster) -> None:
-    a, b = cluster.server("a"), cluster.server("b")
-    lease = await cluster.want(a)
-    await a.turn()
-    other = await cluster.want(b)
+    (a, lease), (b, other) = await cluster.held_and_wanted()
     await cluster.pass_by(500, a, b)
     await lease.give_up()
     await a.close()

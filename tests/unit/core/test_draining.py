@@ -127,5 +127,5 @@ def test_a_node_is_meant_by_its_id_or_its_name() -> None:
     assert driver.pool.node_id("n1") == "n1"
     with pytest.raises(NotFound, match="Several nodes are named twin"):
         driver.step(Drain(node="twin"))
-    with pytest.raises(NotFound, match="there are n1, twin, twin"):
+    with pytest.raises(NotFound, match="the nodes are n1, twin, twin"):
         driver.step(Undrain(node="n9"))

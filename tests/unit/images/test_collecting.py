@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.images import Layout, archive, file
 from tests.registry import Registry
+from tests.small_disk import SmallDisk
 
 from towline.errors import NotFound, RequestError
 from towline.images import Image, ImageFailed, ImageStore
@@ -52,7 +52,7 @@ async def three(store: ImageStore, made: Layout, registry: Registry) -> dict[str
 
 
 async def settled(store: ImageStore) -> None:
-    await asyncio.gather(*store._beside)
+    await asyncio.gather(*store._beside.tasks)
 
 
 async def test_the_least_recently_used_go_first_and_copies_before_images(
@@ -162,11 +162,8 @@ async def test_what_another_boot_may_have_cut_short_is_not_trusted(
 # --- a full disk --------------------------------------------------------------------------------------
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=True)
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with SmallDisk(tmp_path / "disk", "4m") as disk:
+        yield disk.folder
 
 
 @pytest.mark.parametrize("source", ["registry", "layout"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.small_disk import SmallDisk
 
 from towline import logs
 from towline.logs import entries
@@ -199,15 +198,11 @@ def test_bytes_are_written_counted_and_taken_back(tmp_path: Path) -> None:
 
 @pytest.mark.containers  # mounts a filesystem: needs the same rights
 def test_a_disk_without_room_leaves_all_in_the_pipe(tmp_path: Path, pipe: tuple[int, int]) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "towline-test", tmp_path], check=True)
-    try:
+    with SmallDisk(tmp_path, "64k") as disk:
         writer = logs.Writer(str(tmp_path), 1 << 20)
-        ballast = tmp_path / "ballast"
         os.write(pipe[1], b"abc")
         assert writer.move(0, pipe[0], 100, 1) == 3
-        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
+        disk.fill()
         sent = b"%06d\n" * 8000 % tuple(range(8000))
         os.write(pipe[1], sent)
         moved = 0
@@ -216,38 +211,33 @@ def test_a_disk_without_room_leaves_all_in_the_pipe(tmp_path: Path, pipe: tuple[
         assert (count, writer.stalled) == (-1, True)
         assert (moved < len(sent), writer.dropped) == (True, [0, 0])
         assert writer.move(0, pipe[0], 1 << 20, 3) == -1
-        ballast.unlink()
-        subprocess.run(["mount", "-o", "remount,size=1m", tmp_path], check=True)
+        disk.free()
+        disk.resize("1m")
         while (count := writer.move(0, pipe[0], 1 << 20, 4)) > 0:
             moved += count
         assert (moved, writer.stalled) == (len(sent), False)
         writer.finish(5)
         assert logs.read(str(tmp_path), "stdout", 0, 1 << 20).data == b"abc" + sent
-    finally:
-        subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
 @pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """Files can be made on it, and nothing be put into them until ``ballast`` has gone."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "towline-test", disk], check=True)
-    with (disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+def full_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """Files can be made on it, and nothing be put into them until it is freed."""
+    with SmallDisk(tmp_path / "disk", "64k") as disk:
+        disk.fill()
+        yield disk
 
 
 @pytest.mark.containers  # mounts a filesystem: needs the same rights
-def test_an_index_that_was_begun_on_a_full_disk_has_its_head(full_disk: Path, pipe: tuple[int, int]) -> None:
-    folder = full_disk / "a"
+def test_an_index_that_was_begun_on_a_full_disk_has_its_head(
+    full_disk: SmallDisk, pipe: tuple[int, int]
+) -> None:
+    folder = full_disk.folder / "a"
     writer = logs.Writer(str(folder), 5)
     os.write(pipe[1], b"abcdefgh")
     for _ in range(3):
         assert (writer.move(0, pipe[0], 100, 1), writer.stalled) == (-1, True)
-    (full_disk / "ballast").unlink()
+    full_disk.free()
     assert writer.move(0, pipe[0], 100, 2) == 5
     assert (folder / "index").read_bytes().startswith(MAGIC)
     assert writer.move(0, pipe[0], 100, 3) == 3
@@ -257,15 +247,17 @@ def test_an_index_that_was_begun_on_a_full_disk_has_its_head(full_disk: Path, pi
 
 
 @pytest.mark.containers  # mounts a filesystem: needs the same rights
-def test_a_count_that_finds_no_room_is_kept_until_it_does(full_disk: Path, pipe: tuple[int, int]) -> None:
-    folder = full_disk / "a"
+def test_a_count_that_finds_no_room_is_kept_until_it_does(
+    full_disk: SmallDisk, pipe: tuple[int, int]
+) -> None:
+    folder = full_disk.folder / "a"
     writer = logs.Writer(str(folder), 0)
     os.write(pipe[1], b"abc")
     assert writer.move(0, pipe[0], 100, 1) == 3
     for _ in range(2):
         writer.finish(2)
         assert (writer.stalled, logs.dropped(str(folder))) == (True, (0, 0))
-    (full_disk / "ballast").unlink()
+    full_disk.free()
     writer.finish(3)
     assert (writer.stalled, logs.dropped(str(folder))) == (False, (3, 0))
     assert logs.read(str(folder), "stdout", 0, 100).data.count(b"3 bytes of stdout were dropped") == 1
@@ -273,20 +265,18 @@ def test_a_count_that_finds_no_room_is_kept_until_it_does(full_disk: Path, pipe:
 
 @pytest.mark.containers  # mounts a filesystem: needs the same rights
 def test_files_of_another_supervisor_are_taken_up_on_a_full_disk(
-    full_disk: Path, pipe: tuple[int, int]
+    full_disk: SmallDisk, pipe: tuple[int, int]
 ) -> None:
     """Their index is gone, and there is no room to begin another one."""
-    folder = full_disk / "a"
+    folder = full_disk.folder / "a"
     folder.mkdir()
-    (full_disk / "ballast").unlink()
+    full_disk.free()
     (folder / "stdout").write_bytes(b"before\n")
-    with (full_disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
+    full_disk.fill()
     writer = logs.Writer(str(folder), 1 << 20, resume=True)
     os.write(pipe[1], b"after\n")
     assert (writer.move(0, pipe[0], 100, 1), writer.stalled) == (-1, True)
-    (full_disk / "ballast").unlink()
+    full_disk.free()
     assert writer.move(0, pipe[0], 100, 2) == 6
     writer.finish(3)
     assert logs.read(str(folder), "stdout", 0, 100).data == b"before\nafter\n"

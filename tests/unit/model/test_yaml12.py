@@ -133,7 +133,7 @@ def test_depth_is_bounded_through_aliases_too():
         ("---\n", "is empty", None),
         ("a: 1\n---\nb: 2\n", "a second document begins here", 2),
         ("a: b: c", "is not YAML: mapping values are not allowed in this context", 1),
-        ("a:\n\t- b", "is not YAML: while scanning for the next token, found character that cannot", 2),
+        ("a:\n\t- b", "has a tab where the line is indented", 2),
         ("a: [1, 2\nb: 3", "is not YAML: while parsing a flow sequence", 2),
         ("a: 'x", "is not YAML: while scanning a quoted scalar", 1),
         ("a: 1\n\x1b[31mred", "is not YAML: control characters are not allowed", None),

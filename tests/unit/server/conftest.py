@@ -31,6 +31,12 @@ class FaultyStore(MemoryStore):
         self.sizes: list[int] = []
         """Events of each commit that has landed."""
 
+    def hold(self) -> asyncio.Event:
+        """The next commits wait until what is returned is set; ``started`` is set when the first has come."""
+        self.gate = asyncio.Event()
+        self.started.clear()
+        return self.gate
+
     async def commit(self, pool: str, term: int, commit_no: int, changes: Changes) -> None:
         self.started.set()
         if self.gate is not None:
@@ -91,6 +97,13 @@ class Rig:
 
     async def submit(self, job: str, **tasks: TaskSpec) -> None:
         await self.leader.ask(submit_command(job, **tasks), ("default", f"key-{job}"))
+
+    async def held_submit(self, job: str, **tasks: TaskSpec) -> tuple[asyncio.Task[None], asyncio.Event]:
+        """A submission whose commit has begun, and is held up until the event is set, with all after it."""
+        gate = self.store.hold()
+        asked = asyncio.create_task(self.submit(job, **tasks))
+        await self.store.started.wait()
+        return asked, gate
 
     async def node(self, cpus: int = 4, known: tuple[AttemptUpdate, ...] = ()) -> None:
         await self.leader.ask(NodeUp(node=node_row(cpus), known=known))

@@ -377,14 +377,13 @@ async def test_a_server_that_ends_says_goodbye(world: World) -> None:
 
 
 async def test_a_link_that_closes_before_its_welcome_leaves_nothing(world: World) -> None:
-    world.store.gate = asyncio.Event()
+    gate = world.store.hold()
     agent = Agent(world.gateway)
-    world.store.started.clear()
     agent.say(hello())
     await world.store.started.wait()
     agent.hang_up()
     await agent.serving
-    world.store.gate.set()
+    gate.set()
     await world.leader.ask(submit_command("j1", a=task()))
     assert world.gateway.connected_nodes == []
     found = await world.store.tasks("j1")

@@ -22,38 +22,29 @@ async def test_a_submission_is_on_record_when_it_is_answered(rig: Rig) -> None:
 
 async def test_orders_and_answers_leave_after_the_commit_only(rig: Rig) -> None:
     await rig.node()
-    rig.store.gate = asyncio.Event()
-    rig.store.started.clear()
-    asked = asyncio.create_task(rig.submit("j1", a=task()))
-    await rig.store.started.wait()
+    asked, gate = await rig.held_submit("j1", a=task())
     assert not asked.done()
     assert rig.listener.starts == []
-    rig.store.gate.set()
+    gate.set()
     await asked
     assert rig.listener.starts == [("j1", 0, 0, 1)]
 
 
 async def test_what_arrives_during_a_commit_goes_into_the_next_one_together(rig: Rig) -> None:
-    rig.store.gate = asyncio.Event()
-    rig.store.started.clear()
-    first = asyncio.create_task(rig.submit("j0", a=task()))
-    await rig.store.started.wait()
+    first, gate = await rig.held_submit("j0", a=task())
     others = [asyncio.create_task(rig.submit(f"j{n}", a=task())) for n in range(1, 6)]
     await asyncio.sleep(0)
-    rig.store.gate.set()
+    gate.set()
     await asyncio.gather(first, *others)
     assert rig.store.sizes[-2:] == [1, 5]
 
 
 async def test_a_failed_commit_is_answered_unavailable_also_to_the_batch_on_top(rig: Rig) -> None:
-    rig.store.gate = asyncio.Event()
-    rig.store.started.clear()
-    first = asyncio.create_task(rig.submit("j1", a=task()))
-    await rig.store.started.wait()
+    first, gate = await rig.held_submit("j1", a=task())
     second = asyncio.create_task(rig.submit("j2", a=task()))
     await asyncio.sleep(0)
     rig.store.before = StoreError("the disk is full")
-    rig.store.gate.set()
+    gate.set()
     results = await asyncio.gather(first, second, return_exceptions=True)
     assert [type(result) for result in results] == [Unavailable, Unavailable]
     await rig.leader.ready.wait()

@@ -116,17 +116,14 @@ async def test_a_lost_lease_ends_the_leadership_and_the_next_one_goes_on(rig: Le
 
 async def test_nobody_waits_for_a_store_that_hangs_when_the_lease_is_lost(rig: Leased) -> None:
     await rig.lead()
-    rig.store.gate = asyncio.Event()
-    rig.store.started.clear()
-    hanging = asyncio.create_task(rig.submit("j1", a=task()))
-    await rig.store.started.wait()
+    hanging, gate = await rig.held_submit("j1", a=task())
     before = len(rig.listener.told)
     rig.lease.lose()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert rig.listener.told[before:] == [("down",)]  # the nodes look for another leader at once
     assert not hanging.done()  # it may land yet
-    rig.store.gate.set()
+    gate.set()
     await hanging
     assert await rig.store.job("j1") is not None
 
@@ -136,10 +133,7 @@ async def test_a_commit_that_never_comes_back_is_unknown(
 ) -> None:
     monkeypatch.setattr("towline.server.leader.loop.FLYING_S", 0.01)
     await rig.lead()
-    rig.store.gate = asyncio.Event()
-    rig.store.started.clear()
-    hanging = asyncio.create_task(rig.submit("j1", a=task()))
-    await rig.store.started.wait()
+    hanging, _ = await rig.held_submit("j1", a=task())
     rig.lease.lose()
     with pytest.raises(Unavailable):
         await hanging
@@ -156,16 +150,13 @@ async def test_a_deposed_leader_is_refused_at_its_first_write(rig: Leased) -> No
 
 async def test_handing_over_commits_what_has_arrived_before_the_lease_is_given_up(rig: Leased) -> None:
     await rig.lead()
-    rig.store.gate = asyncio.Event()
-    rig.store.started.clear()
-    first = asyncio.create_task(rig.submit("j1", a=task()))
-    await rig.store.started.wait()
+    first, gate = await rig.held_submit("j1", a=task())
     second = asyncio.create_task(rig.submit("j2", a=task()))
     await asyncio.sleep(0)
     rig.lease.hand_over()
     await asyncio.sleep(0)
     assert rig.lease.given_up == 0
-    rig.store.gate.set()
+    gate.set()
     await first
     await second
     await rig.lease.gone.wait()
@@ -178,16 +169,13 @@ async def test_handing_over_commits_what_has_arrived_before_the_lease_is_given_u
 async def test_while_it_hands_over_nothing_more_is_taken(rig: Leased) -> None:
     """Else a leader under load would never come to an end."""
     await rig.lead()
-    rig.store.gate = asyncio.Event()
-    rig.store.started.clear()
-    first = asyncio.create_task(rig.submit("j1", a=task()))
-    await rig.store.started.wait()
+    first, gate = await rig.held_submit("j1", a=task())
     rig.lease.hand_over()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     with pytest.raises(Unavailable):
         await rig.submit("j2", a=task())
-    rig.store.gate.set()
+    gate.set()
     await first
 
 

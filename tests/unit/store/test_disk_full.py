@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conformance.stores import rows
 from tests.conformance.stores.rows import Writing
+from tests.small_disk import SmallDisk
 
 from towline.errors import StoreError
 from towline.store.sqlite import SqliteStore
@@ -17,37 +16,28 @@ DISK_BYTES = 2 * 1024**2
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "towline-test", disk], check=True)
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with SmallDisk(tmp_path / "disk", str(DISK_BYTES)) as disk:
+        yield disk
 
 
 @pytest.mark.containers  # mounts a filesystem: needs the same rights
-async def test_a_full_disk_stops_commits_until_there_is_room(small_disk: Path) -> None:
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(DISK_BYTES // 2))
-    store = SqliteStore(small_disk / "state.db")
+async def test_a_full_disk_stops_commits_until_there_is_room(small_disk: SmallDisk) -> None:
+    small_disk.fill(but_bytes=DISK_BYTES // 2)
+    path = small_disk.folder / "state.db"
+    store = SqliteStore(path)
     await store.open()
     leader = await Writing.lead(store, "default")
     await leader.submit("j1", 1)
-    written = 0
-    with pytest.raises(StoreError) as failure:
-        while written < 1_000_000:
-            made = [rows.element("j1", index, message="x" * 100) for index in range(written, written + 500)]
-            await leader.commit(elements=made)
-            written += 500
-    assert written > 0
-    assert str(failure.value).startswith(f"{small_disk / 'state.db'}: the disk is full: free some space")
+    written, refused, failure = await leader.fill("j1")
+    assert str(failure).startswith(f"{path}: the disk is full: free some space")
 
     assert len((await store.elements("j1", 0, -1, 10**6)).elements) == written
     with pytest.raises(StoreError, match="the disk is full"):
-        await leader.commit(elements=made)
-    ballast.unlink()
-    await leader.commit(elements=made)
-    assert len((await store.elements("j1", 0, -1, 10**6)).elements) == written + 500
+        await leader.commit(elements=refused)
+    small_disk.free()
+    await leader.commit(elements=refused)
+    assert len((await store.elements("j1", 0, -1, 10**6)).elements) == written + len(refused)
     await store.close()
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
-from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
 from towline.agent.cluster.servers import Servers
+from towline.wire.sockets import NOT_OPENED
 
 PATH = "/v1/agent/link"
 
@@ -43,7 +44,7 @@ def dial_cluster(servers: Servers, context: Callable[[], ssl.SSLContext]) -> Dia
         address = f"wss{url.removeprefix('https')}{PATH}"
         try:
             return await connect(address, ssl=context(), proxy=None, **options)
-        except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError) as error:
+        except NOT_OPENED as error:
             servers.failed(url)
             if not isinstance(error, InvalidStatus):
                 raise

@@ -15,7 +15,7 @@ import structlog
 
 from towline.agent.docker.client import Engine, EngineGone, EngineRefused
 from towline.images import ImageConfig, ImageFailed
-from towline.images.failures import corrupt, not_found, unpullable
+from towline.images.failures import corrupt, not_found, unpullable, unusable
 from towline.images.fetch import offline
 from towline.images.flights import Flights
 from towline.images.progress import ASKING, Progress, shown
@@ -61,7 +61,7 @@ class EngineImages:
         try:
             ref = parse_image(reference)
         except ValueError as error:
-            raise not_found(f"The image {reference[:200]!r} cannot be used: {error}.") from None
+            raise unusable(reference, error) from None
         key = (str(ref), pinned, login) if ref.kind == "registry" else (reference, base_dir)
         return await self._flights.join(key, partial(self._get, ref, reference, base_dir, pinned, login))
 
@@ -158,7 +158,7 @@ class EngineImages:
         try:
             path = Path(resolve_path(ref.path, base_dir))
         except ValueError as error:
-            raise not_found(f"The image {reference[:200]!r} cannot be used: {error}.") from None
+            raise unusable(reference, error) from None
         source = f"{ref.kind}:{path}" + (f":{ref.tag}" if ref.tag else "")
         config = await _skopeo(reference, "inspect", "--raw", "--config", source)
         name = f"{_TAG_PREFIX}:{_fingerprint(config)}"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from towline.agent.fetching import tree
+from towline.beside import Beside
 from towline.wire.artifacts import PAGE_ENTRIES, PIECE_BYTES, ArtifactsAnswer, ArtifactsCall
 
 AT_ONCE = 4
@@ -23,13 +24,11 @@ class ArtifactsServing:
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._answers = Beside()
 
     def answer(self, call: ArtifactsCall, say: Callable[[ArtifactsAnswer], None]) -> None:
         """Answer in a task of its own; the event loop waits for no disk."""
-        task = asyncio.get_running_loop().create_task(self._answer(call, say))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._answers.start(self._answer(call, say))
 
     async def _answer(self, call: ArtifactsCall, say: Callable[[ArtifactsAnswer], None]) -> None:
         async with self._places:

@@ -7,6 +7,7 @@ import resource
 import select
 import signal
 import sys
+import time
 
 from msgspec import structs
 
@@ -14,7 +15,7 @@ from towline import logs
 from towline.agent.supervision import escapees, kernel
 from towline.agent.supervision.attempt import Attempt
 from towline.agent.supervision.folders import Folders
-from towline.agent.supervision.journal import Cleaned, Ended, Held, Stopping
+from towline.agent.supervision.journal import Cleaned, Ended, Held, Started, Stopping
 from towline.agent.supervision.kernel import Exit
 from towline.agent.supervision.pipes import Pipes
 from towline.agent.supervision.roster import Roster
@@ -315,8 +316,12 @@ def _peak_bytes(usage: Usage, found: Exit) -> int | None:
 
 
 def _now_ms(attempt: Attempt) -> int:
-    """The end that is told lies as long after the start as it really did, whatever was done to the clock."""
-    started = attempt.started
-    return (
-        kernel.wall_ms() if started is None else started.at_ms + kernel.monotonic_ms() - started.monotonic_ms
-    )
+    return kernel.wall_ms() if attempt.started is None else end_ms(attempt.started, time.monotonic_ns())
+
+
+def end_ms(started: Started, monotonic_ns: int) -> int:
+    """The end that is told (unix ms) lies as long after the start as it really did, whatever was done to the
+    wall clock. It is rounded up: both times of the start are cut to whole ms, so an end that was cut too
+    could lie before the last output."""
+    now_ms = -(-monotonic_ns // 1_000_000)
+    return started.at_ms + now_ms - started.monotonic_ms

@@ -17,7 +17,8 @@ from towline.runtime.linux.spaces import become_subreaper, enter_mounts_without,
 __all__ = [
     "Exit", "Process", "become_subreaper", "boot_id", "boottime_ms", "children", "enter_mounts_without",
     "environment", "exit_record", "has_executed", "has_exited", "hybrid_mount", "monotonic_ms", "next_exit",
-    "process", "processes", "reap", "take_room", "wall_ms",
+    "process", "processes", "reap", "take_room", "wall_and_monotonic_ms",
+    "wall_ms",
 ]  # fmt: skip
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -169,6 +170,12 @@ def monotonic_ms() -> int:
 
 def wall_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def wall_and_monotonic_ms() -> tuple[int, int]:
+    """Now, by both clocks. The monotonic one is read first: what is counted from it is never too short."""
+    since_ms = monotonic_ms()
+    return wall_ms(), since_ms
 
 
 def boot_id() -> str:

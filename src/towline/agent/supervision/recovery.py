@@ -121,8 +121,9 @@ class Recovery:
             (slot for slot in self.pipes.slots.values() if slot.attempt is None and _used(slot.fds)), None
         )
         started_ms = start_ms - kernel.boottime_ms()
+        at_ms, monotonic_ms = kernel.wall_and_monotonic_ms()
         attempt.started = Started(
-            attempt.id, pid, False, kernel.wall_ms() + started_ms, kernel.monotonic_ms() + started_ms,
+            attempt.id, pid, False, at_ms + started_ms, monotonic_ms + started_ms,
             start_ms, start_ms, slot.number if slot else -1, slot.inodes if slot else (0, 0),
         )  # fmt: skip
         attempt.pid = pid

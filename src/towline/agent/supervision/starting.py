@@ -118,8 +118,9 @@ class Starting:
             return
         slot = attempt.slot
         assert slot is not None
+        at_ms, monotonic_ms = kernel.wall_and_monotonic_ms()
         started = Started(
-            attempt.id, launched.pid, not launched.direct, kernel.wall_ms(), kernel.monotonic_ms(),
+            attempt.id, launched.pid, not launched.direct, at_ms, monotonic_ms,
             from_ms, kernel.boottime_ms(), slot.number, slot.inodes,
         )  # fmt: skip
         self.roster.journal.add(started)

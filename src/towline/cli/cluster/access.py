@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from towline.cli.arguments import AsJson
+from towline.cli.arguments import AsJson, duration_ms
 from towline.cli.screen import terminal
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def create(
     role: Annotated[
         str | None,
         typer.Option(
-            help="viewer (reads), submitter (also submits, cancels, sets secrets) or admin (everything)."
+            metavar="ROLE",
+            help="viewer (reads), submitter (also submits, cancels, sets secrets) or admin (everything).",
         ),
     ] = None,
     join: Annotated[
@@ -85,6 +86,8 @@ def create(
     async def work(client: Client) -> int:
         from towline.errors import RequestError
 
+        if lifetime is not None:
+            duration_ms("--lifetime", lifetime)
         if join:
             if name is not None or role is not None or namespace is not None:
                 raise RequestError(
@@ -187,7 +190,9 @@ def whoami(json: AsJson = False) -> None:
 
 
 def audit(
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=_MOST, help="So many at most.")] = 50,
+    limit: Annotated[
+        int, typer.Option("-n", "--limit", metavar="N", min=1, max=_MOST, help="So many at most.")
+    ] = 50,
     json: AsJson = False,
 ) -> None:
     """Show who did what: every request that was to change something, the newest last.

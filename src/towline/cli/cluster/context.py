@@ -59,8 +59,10 @@ def create(
     """
 
     def work() -> int:
+        from towline.client.cluster.contexts import check_name
         from towline.client.cluster.remote import Remote, checked_token, checked_urls
 
+        check_name(name)
         url = checked_urls(server, "--server")
         authority = _authority(url, ca)
         token = (
@@ -70,9 +72,20 @@ def create(
         who = _checked(remote)
         _contexts().add(name, remote)
         terminal.say(f"Using {name} from now on: {url}, as {who}.")
+        _warn_of_others(name)
         return terminal.OK
 
     terminal.end(work)
+
+
+def _warn_of_others(name: str) -> None:
+    """Where variables name another server, which counts before the context that is used."""
+    for variable in ("TOWLINE_SERVER", "TOWLINE_CONTEXT", "TOWLINE_HOME"):
+        if os.environ.get(variable) and (variable, name) != ("TOWLINE_HOME", "local"):
+            terminal.say(
+                f"warning: {variable} is set and goes before it: unset it (or set TOWLINE_CONTEXT={name})"
+            )
+            return
 
 
 def _authority(url: str, given: str) -> str:
@@ -81,9 +94,15 @@ def _authority(url: str, given: str) -> str:
         from towline.client.cluster.remote import read_authority
 
         return read_authority(given, "--ca")
-    from towline.errors import Unavailable
+    from towline.errors import RequestError, Unavailable
+    from towline.identity.joining import is_fingerprint
     from towline.identity.trust import shown_authority
 
+    if not is_fingerprint(given):
+        raise RequestError(
+            f"--ca is {given!r}: write sha256: and 64 hexadecimal digits, as `tow token create --join` "
+            "prints them, or the file of the certificate"
+        )
     *others, last = url.split(",")
     for one in others:
         with contextlib.suppress(Unavailable):
@@ -97,10 +116,17 @@ def _checked(remote: Remote) -> str:
 
     from towline.client import Client
     from towline.client.cluster.access import Access
+    from towline.errors import RequestError, Unauthenticated
 
     async def ask() -> str:
         async with Client(remote, patience_s=0) as client:
-            who = await Access(client).whoami()
+            try:
+                who = await Access(client).whoami()
+            except Unauthenticated:
+                raise RequestError(
+                    "The server does not take this token: it is none of this cluster, was taken back, or has "
+                    "ended. An admin makes another one: tow token create NAME --role submitter"
+                ) from None
             return f"{who.name}, {who.role}"
 
     return asyncio.run(ask())
@@ -122,6 +148,7 @@ def use(
     def work() -> int:
         _contexts().use(name)
         terminal.say(f"Using {name} from now on.")
+        _warn_of_others(name)
         return terminal.OK
 
     terminal.end(work)

@@ -48,6 +48,7 @@ Config = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Settings (TOML), in place of server.toml in TOWLINE_HOME."),
 ]
+_EMPTY = ", or leave it empty for SQLite in the server's home"
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The backup's file.")]
 
 
@@ -76,6 +77,7 @@ def upgrade(store: Where = None, config: Config = None, json: AsJson = False) ->
         from towline.store.moving import moving
 
         place = _place(store, config)
+        _is_there(place)
         with _unused(place):
             before, now = _run(moving.upgrade(place))
         if json:
@@ -140,6 +142,7 @@ def raise_terms(store: Where = None, config: Config = None, json: AsJson = False
         from towline.store.moving import moving
 
         place = _place(store, config)
+        _is_there(place)
         with _unused(place):
             _run(moving.raise_terms(place))
         if json:
@@ -164,9 +167,14 @@ def backup(file: File, store: OtherStore = None, config: Config = None, json: As
     """
 
     def work() -> int:
+        from towline.errors import RequestError
         from towline.store.moving import moving
 
         place = _place(store, config)
+        _is_there(place)
+        if file.exists() or not file.absolute().parent.is_dir():
+            wrong = "is there already" if file.exists() else f"cannot be: there is no folder {file.parent}"
+            raise RequestError(f"FILE {file} {wrong}: name another file")
         with _progress() as progress:
             counts = _run(moving.backup(place, file, progress))
         if json:
@@ -190,9 +198,12 @@ def restore(file: File, store: OtherStore = None, config: Config = None, json: A
     """
 
     def work() -> int:
+        from towline.errors import RequestError
         from towline.store.moving import moving
 
         place = _place(store, config)
+        if not file.is_file():
+            raise RequestError(f"There is no file {file}: name one that `tow backup` has written")
         with _unused(place, make=True), _progress() as progress:
             counts = _run(moving.restore(file, place, progress))
         if json:
@@ -232,11 +243,24 @@ def _given(text: str, name: str) -> Place:
     from towline.errors import RequestError
     from towline.store.moving import moving
 
+    if ":" not in text:
+        raise RequestError(f"{name} is {text!r}: write postgresql://USER@HOST/DATABASE or sqlite:PATH")
     try:
         return moving.place_of(text)
     except ValueError as error:
-        said = str(error).replace("store_url", name)
-        raise RequestError(f"{said}; or sqlite:PATH") from None
+        said = str(error).replace("store_url", name).replace(_EMPTY, "")
+        raise RequestError(f"{said}, or sqlite:PATH") from None
+
+
+def _is_there(place: Place) -> None:
+    """Raises RequestError for a SQLite file that is not: what was meant is another one."""
+    from towline.errors import RequestError
+
+    if isinstance(place, Path) and not place.is_file():
+        raise RequestError(
+            f"There is no store {place}: name another one (sqlite:PATH, a server's home or its file; "
+            "postgresql://USER@HOST/DATABASE), or TOWLINE_HOME"
+        )
 
 
 @contextmanager

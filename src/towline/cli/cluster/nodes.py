@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from towline.cli.arguments import AsJson, OfPool
+from towline.cli.arguments import AsJson, OfPool, duration_ms
 from towline.cli.screen import terminal
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def node(
             await _nodes(client, pool).forget(words[1], force)
             terminal.say(f"Forgot {words[1]}.")
             return terminal.OK
+        if words == ["forget"]:
+            raise RequestError("Name the node that is to be forgotten, as in: tow node forget n7")
         if len(words) != 1 or force:
             raise RequestError("Give one node, as in: tow node n7, or: tow node forget n7")
         view = await _nodes(client, pool).get(words[0])
@@ -122,6 +124,8 @@ def drain(
     """
 
     async def work(client: Client) -> int:
+        if deadline is not None:
+            duration_ms("--deadline", deadline)
         view = await _nodes(client, pool).drain(which, deadline)
         if wait:
             view = await _until_empty(_nodes(client, view.pool), view)

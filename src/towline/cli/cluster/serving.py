@@ -52,11 +52,16 @@ def server(
     """
 
     def work() -> int:
+        from towline.server.settings import read_settings
+
+        # What is wrong is told before anything is stopped, and before the home is a cluster's.
         home = _home()
-        where = listen or _listens(home, config) or "0.0.0.0:7443"
+        given = listen or read_settings(home, os.environ, file=config).listen
+        where = given or "0.0.0.0:7443"
+        read_settings(home, os.environ, {"listen": where}, config)
         _try_port(where)
         _stop_local(home)
-        extra = ["--listen", where] if listen or not _listens(home, config) else []
+        extra = ["--listen", where] if listen or not given else []
         if config is not None:
             extra += ["--config", os.fspath(config.resolve())]
         if store_wait is not None:
@@ -64,7 +69,7 @@ def server(
         if not with_agent:
             extra.append("--without-agent")
         _mark(home)
-        terminal.say(f"Serving on {where} (TLS), home {home}. Make nodes with: tow token create --join")
+        terminal.say(f"Starting on {where} (TLS), home {home}. Make nodes with: tow token create --join")
         _replace("server", home, extra)
 
     terminal.end(work)
@@ -99,18 +104,6 @@ def _home() -> Path:
     return home_directory()
 
 
-def _listens(home: Path, config: Path | None) -> str:
-    """What the settings say of it; a wrong file is the server's to tell."""
-    import tomllib
-
-    if os.environ.get("TOWLINE_LISTEN"):
-        return os.environ["TOWLINE_LISTEN"]
-    try:
-        return str(tomllib.loads((config or home / "server.toml").read_text()).get("listen", ""))
-    except (OSError, ValueError):
-        return ""
-
-
 def _stop_local(home: Path) -> None:
     """End a server that runs for this machine alone. Raises RequestError where it is a cluster's."""
     import asyncio
@@ -141,7 +134,9 @@ def agent(
             help="What `tow token create --join` has printed, in quotes. Needed the first time only.",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The node's name. [default: the host's name]")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The node's name. [default: the host's name]")
+    ] = None,
 ) -> None:
     """Make this machine a node of a cluster, and run its agent.
 

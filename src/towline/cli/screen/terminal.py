@@ -24,6 +24,7 @@ from towline.errors import (
     RequestError,
     RetryError,
     TowlineError,
+    Unauthenticated,
     WrongSetting,
 )
 
@@ -62,7 +63,7 @@ def reference(text: str) -> Reference:
             raise RequestError("JOB is empty: give a job's id, the beginning of one, or its name.")
         return Reference(job)
     task, dot, index = rest.partition(".")
-    if not job or not task or (dot and not (index.isascii() and index.isdigit())):
+    if not job or not task or "/" in task or (dot and not (index.isascii() and index.isdigit())):
         raise RequestError(f"{safe(text)!r} is not JOB, JOB/TASK or JOB/TASK.INDEX, such as flights/count.3")
     return Reference(job, task, int(index) if dot else None)
 
@@ -145,7 +146,12 @@ def served(work: Callable[[Client], Awaitable[int | None]]) -> int | None:
         from towline.client import connect
 
         async with await connect(waiting=_waits) as client:
-            return await work(client)
+            try:
+                return await work(client)
+            except Unauthenticated:
+                from towline.client.cluster.contexts import refused_token
+
+                raise refused_token(os.environ) from None
 
     return asyncio.run(connected())
 

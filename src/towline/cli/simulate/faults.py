@@ -25,7 +25,10 @@ _PER_TASK = 8
 Faults = Annotated[
     bool, typer.Option("--faults", help="Simulate servers, a store, nodes and clients while things break.")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="The history to make; the same seed, the same one.")]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", help="The history to make; the same seed, the same one."),
+]
 Seeds = Annotated[str | None, typer.Option("--seeds", metavar="A-B", help="Several: from A to B.")]
 Mode = Annotated[
     str | None,
@@ -37,7 +40,7 @@ Mode = Annotated[
     ),
 ]
 Processes = Annotated[
-    int, typer.Option("--processes", min=1, max=256, help="Seeds are shared out over so many.")
+    int, typer.Option("--processes", metavar="N", min=1, max=256, help="Seeds are shared out over so many.")
 ]
 
 

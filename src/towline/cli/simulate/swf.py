@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from towline.simulation.traces.swf import SwfTrace
 
 Processors = Annotated[
-    int | None, typer.Option("--processors", min=1, help="Of the machine; by default what the log says.")
+    int | None,
+    typer.Option("--processors", metavar="N", min=1, help="Of the machine; by default what the log says."),
 ]
-Queue = Annotated[str, typer.Option("--queue", help="The queue that all jobs go to.")]
+Queue = Annotated[str, typer.Option("--queue", metavar="QUEUE", help="The queue that all jobs go to.")]
 
 
 def swf(

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from towline.client.cluster.remote import AUTHORITY_VARIABLE, TOKEN_VARIABLE, Remote, from_environment
 from towline.client.cluster.remote import VARIABLE as SERVER_VARIABLE
-from towline.errors import NotFound, RequestError
+from towline.errors import NotFound, RequestError, Unauthenticated
 
 VARIABLE = "TOWLINE_CONTEXT"
 LOCAL = "local"
@@ -66,8 +66,8 @@ class Contexts:
         """Raises NotFound."""
         found = self._kept.contexts.get(name)
         if found is None:
-            known = ", ".join(self.names) or "none"
-            raise NotFound(f"There is no context {name!r}: there are {known}, and {LOCAL} for this machine.")
+            known = ", ".join([LOCAL, *self.names])
+            raise NotFound(f"There is no context {name!r}: the contexts are {known}.")
         return Remote(url=found.url, token=found.token, authority=found.authority)
 
     def add(self, name: str, remote: Remote, *, use: bool = True) -> None:
@@ -114,6 +114,18 @@ def check_name(name: str) -> None:
     """Raises RequestError for what cannot be a context's name."""
     if name == LOCAL or not name.isprintable() or not 0 < len(name) <= 100:
         raise RequestError(f"{name!r} cannot be a context's name: take 1 to 100 characters, and not {LOCAL}.")
+
+
+def refused_token(environ: Mapping[str, str]) -> Unauthenticated:
+    """For a token that a server does not take: which one it was, and what to do."""
+    if environ.get(SERVER_VARIABLE):
+        given = TOKEN_VARIABLE
+    else:
+        given = f"context {environ.get(VARIABLE) or Contexts(contexts_file(environ)).current!r}"
+    return Unauthenticated(
+        f"The server does not take the token of {given}: it is none of this cluster, was taken back, or has "
+        "ended. An admin makes another one: tow token create NAME --role submitter"
+    )
 
 
 def contexts_file(environ: Mapping[str, str]) -> Path:

@@ -98,11 +98,16 @@ def checked_token(text: str, what: str) -> str:
 def read_authority(file: str, what: str) -> str:
     """The certificate (PEM) in a file. Raises RequestError where it cannot be read."""
     try:
-        return Path(file).expanduser().read_text("ascii")
+        text = Path(file).expanduser().read_text("ascii")
     except OSError as error:
         raise RequestError(f"{what} {file} cannot be read: {error.strerror}.") from None
     except ValueError:
-        raise RequestError(f"{what} {file} is no certificate in PEM.") from None
+        text = ""
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise RequestError(
+            f"{what} {file} is no certificate in PEM: give what a server answers to GET /v1/authority"
+        )
+    return text
 
 
 def from_environment(environ: dict[str, str]) -> Remote | None:

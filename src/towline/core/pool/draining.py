@@ -11,6 +11,7 @@ from towline.errors import NotFound, RequestError
 from towline.model.states import Reason
 
 FORGOTTEN = "forgotten"
+_MOST_NAMED = 20
 """The state of a node that was taken out for good; it is shown nowhere."""
 
 
@@ -24,8 +25,10 @@ def find_node(pool: PoolState, name: str) -> Node:
     if found:
         ids = ", ".join(node.row.id for node in found)
         raise NotFound(f"Several nodes are named {name}: say which by its id: {ids}.")
-    names = ", ".join(sorted(node.row.name for node in known)[:20]) or "none"
-    raise NotFound(f"There is no node {name!r}: there are {names}.")
+    names = sorted(node.row.name for node in known)
+    more = ", …" if len(names) > _MOST_NAMED else ""
+    listed = f"the nodes are {', '.join(names[:_MOST_NAMED])}{more}" if names else "there are none"
+    raise NotFound(f"There is no node {name!r}: {listed}.")
 
 
 def drain(pool: PoolState, command: Drain) -> None:

@@ -61,11 +61,11 @@ def delete_queue(pool: PoolState, command: DeleteQueue) -> None:
 
 def set_priority(pool: PoolState, command: SetPriority) -> None:
     """Raises NotFound and RequestError."""
-    job = pool.jobs.get(command.job)
-    if job is None:
-        raise NotFound(f"there is no unfinished job {command.job}")
     if not 0 <= command.priority <= 100:
         raise RequestError(f"priority {command.priority} is out of range: write 0 to 100, higher goes first")
+    job = pool.jobs.get(command.job)
+    if job is None:
+        raise NotFound(f"there is no unfinished job {command.job}: only what waits has a priority")
     most = job.queue.max_priority
     if command.priority > most:
         raise RequestError(

@@ -19,6 +19,7 @@ from towline.core.pool.endings import (
 from towline.core.pool.state import PoolState
 from towline.core.rows import AttemptRow, ElementRow
 from towline.model.states import SENTENCES, AttemptState, ElementState, Reason
+from towline.model.units import LATEST_MS
 
 FINISHED, LOST = AttemptState.FINISHED.value, AttemptState.LOST.value
 RUNNING = AttemptState.RUNNING.value
@@ -28,8 +29,6 @@ _LARGEST = 2**63 - 1
 """The largest number that a database keeps: with a larger one, no commit would succeed again."""
 _LARGEST_SMALL = 2**31 - 1
 """The same of an exit code or a signal."""
-_LATEST_MS = 253_402_300_799_999
-"""The end of the year 9999: what is later cannot be written as a date."""
 
 
 def report(pool: PoolState, node: Node, updates: tuple[AttemptUpdate, ...]) -> tuple[str, ...]:
@@ -102,7 +101,7 @@ def _overtake(pool: PoolState, later: str) -> None:
 def _advance(pool: PoolState, task: Task, attempt: AttemptRow, update: AttemptUpdate) -> None:
     lifecycle.check(lifecycle.ATTEMPT, attempt.state, update.state)
     attempt.state = update.state
-    attempt.started_at = _bounded(update.started_at, _LATEST_MS)
+    attempt.started_at = _bounded(update.started_at, LATEST_MS)
     attempt.image_digest = update.image_digest or attempt.image_digest
     attempt.message = update.message
     pool.attempt_changed(attempt)
@@ -142,8 +141,8 @@ def finish(pool: PoolState, node: Node, task: Task, attempt: AttemptRow, update:
     """An attempt has ended and it is known how."""
     attempt.exit_code = _bounded(update.exit_code, _LARGEST_SMALL)
     attempt.signal = _bounded(update.signal, _LARGEST_SMALL)
-    attempt.started_at = _bounded(update.started_at, _LATEST_MS) or attempt.started_at
-    attempt.finished_at = _bounded(update.finished_at, _LATEST_MS) or pool.now_ms
+    attempt.started_at = _bounded(update.started_at, LATEST_MS) or attempt.started_at
+    attempt.finished_at = _bounded(update.finished_at, LATEST_MS) or pool.now_ms
     attempt.peak_memory_bytes = _bounded(update.peak_memory_bytes)
     attempt.cpu_ms = _bounded(update.cpu_ms)
     attempt.image_digest = update.image_digest or attempt.image_digest

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, cast
 from towline.errors import InvalidDocument, Problem
 from towline.model.document.checks import check_job, check_params
 from towline.model.document.lines import Lines, Where
-from towline.model.document.reader import read_param, struct_reader
-from towline.model.document.reading import INVALID, Reading, written_as
+from towline.model.document.reader import read_param, read_values, struct_reader
+from towline.model.document.reading import Reading, written_as
 from towline.model.document.yaml12 import Refused, parse_yaml, resolve_plain
 from towline.model.job import JobSpec, Param
 from towline.model.names import did_you_mean, kind, shown, text_fault
@@ -98,14 +98,7 @@ def _read_params(reading: Reading, tree: dict[Any, Any], overrides: Mapping[str,
         reading.bad(where, f"is {kind(declared)}, not a mapping", "write a mapping such as {year: 2013}")
         return {}
     declared = cast("dict[Any, Any]", declared)
-    params: dict[str, Param] = {}
-    for name in declared:
-        if not isinstance(name, str) or text_fault(name) is not None:
-            reading.bad(where, f"{shown(name)} is not a name", "write a text")
-            continue
-        value = read_param(reading, declared, name, Where(where, name))
-        if value is not INVALID:
-            params[name] = value
+    params: dict[str, Param] = read_values(reading, declared, where, read_param)
     check_params(reading, params)
     for name, text in overrides.items():
         if name in params:

@@ -289,14 +289,21 @@ def _dict_reader(read_value: Reader) -> Reader:
             return reading.bad(
                 where, f"is {kind(mapping)}, not a mapping", f"write a mapping such as {example}"
             )
-        values: dict[str, Any] = {}
-        for name in cast("dict[Any, Any]", mapping):
-            if not isinstance(name, str) or text_fault(name) is not None:
-                reading.bad(where, f"{shown(name)} is not a name", "write a text")
-                continue
-            value = read_value(reading, mapping, name, Where(where, name))
-            if value is not INVALID:
-                values[name] = value
-        return values
+        return read_values(reading, cast("dict[Any, Any]", mapping), where, read_value)
 
     return read
+
+
+def read_values(
+    reading: Reading, mapping: dict[Any, Any], where: Where, read_value: Reader
+) -> dict[str, Any]:
+    """Those of a mapping that can be used, by name."""
+    values: dict[str, Any] = {}
+    for name in mapping:
+        if not isinstance(name, str) or text_fault(name) is not None:
+            reading.bad(where, f"{shown(name)} is not a name", "write a text")
+            continue
+        value = read_value(reading, mapping, name, Where(where, name))
+        if value is not INVALID:
+            values[name] = value
+    return values

@@ -228,6 +228,8 @@ def parse_yaml(content: bytes) -> tuple[Tree, Lines, list[Problem]]:
         line = mark.line + 1 if mark is not None else None
         if "maximum nesting depth" in what:  # the parser's own bound, met while it looks ahead
             raise _too_deep(line) from None
+        if mark is not None and _indented_by_tab(content, mark.line):
+            raise Refused("has a tab where the line is indented", "indent with spaces", line) from None
         remedy = _QUOTE_REMEDY if "block scalar" in what else _SYNTAX_REMEDY
         raise Refused(f"is not YAML: {what}", remedy, line) from None
     except yaml.YAMLError as error:
@@ -235,6 +237,11 @@ def parse_yaml(content: bytes) -> tuple[Tree, Lines, list[Problem]]:
     finally:
         parser.dispose()
     return builder.lines.root, builder.lines, builder.problems
+
+
+def _indented_by_tab(content: bytes, line: int) -> bool:
+    found = content.split(b"\n")[line : line + 1]
+    return any(b"\t" in one[: len(one) - len(one.lstrip())] for one in found)
 
 
 def _reader_error(error: yaml.YAMLError) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
@@ -22,6 +23,15 @@ _CLONE_NEWUSER = 0x10000000
 
 READ_ONLY, NO_SUID, NO_DEVICES, NO_EXECUTION = 0x1, 0x2, 0x4, 0x8
 _ID_MAPPED = 0x00100000
+
+
+@contextmanager
+def held(descriptor: int) -> Iterator[int]:
+    """Closed when it is left."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def copy_tree(folder: int, *, recursive: bool) -> int:

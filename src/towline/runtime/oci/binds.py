@@ -16,7 +16,15 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from towline.errors import NO_ROOM
-from towline.runtime.linux.trees import NO_DEVICES, NO_SUID, READ_ONLY, attach_tree, change_tree, copy_tree
+from towline.runtime.linux.trees import (
+    NO_DEVICES,
+    NO_SUID,
+    READ_ONLY,
+    attach_tree,
+    change_tree,
+    copy_tree,
+    held,
+)
 from towline.runtime.paths import open_inside, open_unchanged
 from towline.runtime.port import StartFailed
 
@@ -42,15 +50,15 @@ class Owner(Struct, frozen=True, array_like=True):
 
 def show(root: str, bind: BindMount, ids: int | None, owner: Owner) -> None:
     """Mount it below ``root``; ``ids`` is a user namespace to show owners by. Raises StartFailed."""
-    with _held(_open_source(bind)) as source:
+    with held(_open_source(bind)) as source:
         try:
             tree = copy_tree(source, recursive=True)
         except OSError as error:
             raise StartFailed(f"{bind.source} cannot be mounted: {error.strerror}.") from error
-        with _held(tree):
+        with held(tree):
             _change(bind, tree, NO_SUID | NO_DEVICES | (READ_ONLY if bind.readonly else 0), ids)
             is_folder = stat.S_ISDIR(os.fstat(source).st_mode)
-            with _held(_open_target(root, bind.target, is_folder, owner)) as target:
+            with held(_open_target(root, bind.target, is_folder, owner)) as target:
                 try:
                     attach_tree(tree, target)
                 except OSError as error:
@@ -66,9 +74,9 @@ def show_system(
     """Mount a system folder of the node without what is mounted in it. Raises OSError, StartFailed."""
     flags_of_folder = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     with (
-        _held(os.open(source, flags_of_folder)) as folder,
-        _held(copy_tree(folder, recursive=with_all_in_it)) as tree,
-        _held(_open_target(root, target, True, owner)) as place,
+        held(os.open(source, flags_of_folder)) as folder,
+        held(copy_tree(folder, recursive=with_all_in_it)) as tree,
+        held(_open_target(root, target, True, owner)) as place,
     ):
         change_tree(tree, flags)
         attach_tree(tree, place)
@@ -169,11 +177,3 @@ def _not_made(target: str, error: OSError) -> StartFailed:
     if error.errno in NO_ROOM:
         return StartFailed(f"There is no space left on this node's disk to make {target!r}.", "disk_full")
     return StartFailed(f"Nothing can be shown at {target!r} in the image: {error.strerror}.")
-
-
-@contextmanager
-def _held(descriptor: int) -> Iterator[int]:
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from towline.runtime.linux.mounting import mount
-from towline.runtime.linux.trees import READ_ONLY, attach_tree, change_tree, copy_tree, detach
+from towline.runtime.linux.trees import READ_ONLY, attach_tree, change_tree, copy_tree, detach, held
 from towline.runtime.oci.ids import Ids, Namespaces
 
 ROOTS = "/run/towline-roots"
@@ -101,7 +101,7 @@ class Overlay(NamedTuple):
             else:
                 return
         # A layer has to be attached somewhere then: to the root, below the overlay.
-        with _held(images.fresh(lower, ids)) as tree, _opened(self.root) as root:
+        with held(images.fresh(lower, ids)) as tree, _opened(self.root) as root:
             attach_tree(tree, root)
         self._mount(self.root)
 
@@ -190,16 +190,8 @@ def _plain(path: str) -> Iterator[str]:
 
 @contextmanager
 def _opened(folder: str) -> Iterator[int]:
-    with _held(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as handle:
+    with held(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as handle:
         yield handle
-
-
-@contextmanager
-def _held(descriptor: int) -> Iterator[int]:
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _error(target: str) -> OSError:

@@ -110,7 +110,10 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHand
     wanted = rule.role if isinstance(rule, Everywhere) else rule
     if not who.may(wanted):
         mine = "a node" if who.role is None else who.role.word
-        raise Forbidden(f"{method} {scope['path']} asks for the role {wanted.word}; {who.name} has {mine}.")
+        raise Forbidden(
+            f"{method} {scope['path']} asks for the role {wanted.word}; {who.name} has {mine}. An admin "
+            f"makes a token with it: tow token create NAME --role {wanted.word}"
+        )
     if isinstance(rule, Everywhere) and who.namespace != EVERYWHERE:
         raise Forbidden(
             f"{method} {scope['path']} asks for the role {wanted.word} in all namespaces; {who.name} has it "

@@ -17,6 +17,7 @@ KEY_FILE = "vault.key"
 
 _WORDS = {"secret": "secret", "registry": "login of registry", "authority": "cluster's authority"}
 _REMEDIES = {"secret": "tow secret set", "registry": "tow registry login"}
+_LISTS = {"secret": "tow secret ls", "registry": "tow registry ls"}
 
 
 class VaultError(OperatorError):
@@ -95,7 +96,8 @@ class Vault:
     async def delete(self, namespace: str, kind: str, name: str) -> None:
         """Raises NotFound."""
         if not await self._store.seal_delete(namespace, kind, name):
-            raise _none(kind, name)
+            shown = f": `{_LISTS[kind]}` shows what there is" if kind in _LISTS else ""
+            raise NotFound(f"There is no {_WORDS.get(kind, kind)} {name}{shown}")
 
     async def _opened(self) -> Key:
         """A missing key is made only where nothing needs the one that was there before."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from inspect import signature
 from typing import Any, NamedTuple
 
 from sqlalchemy.dialects.postgresql import dialect, insert
+
+from towline.store.binding import compiled
 
 __all__ = ["Text", "dialect_of_ours", "insert", "text", "without_zeros"]
 
@@ -32,10 +33,5 @@ def without_zeros(value: Any) -> Any:
 @cache
 def text(make: Callable[..., Any], *args: Any, **options: Any) -> Text:
     """The text of ``make(*args, **options)``. What inserts is given the dialect's ``insert``."""
-    if not args and "insert" in signature(make).parameters:
-        args = (insert,)
-    compiled = make(*args, **options).compile(dialect=dialect_of_ours)
-    constants = {name for name, value in compiled.params.items() if value is not None}
-    if constants:
-        raise AssertionError(f"{make.__name__} binds constants, which the text would lose: {constants}")
-    return Text(str(compiled), tuple(compiled.positiontup or ()))
+    found = compiled(make, args, options, dialect_of_ours, insert)
+    return Text(str(found), tuple(found.positiontup or ()))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from inspect import signature
 from typing import Any
 
 from sqlalchemy.dialects.sqlite import dialect, insert
+
+from towline.store.binding import compiled
 
 __all__ = ["insert", "positional", "text"]
 
@@ -19,19 +20,13 @@ _by_position = dialect(paramstyle="qmark")
 def text(make: Callable[..., Any], *args: Any, **options: Any) -> str:
     """The text of ``make(*args, **options)``; values are given to the driver by name. What inserts is
     given the dialect's ``insert``."""
-    if not args and "insert" in signature(make).parameters:
-        args = (insert,)
-    compiled = make(*args, **options).compile(dialect=_named)
-    constants = {name for name, value in compiled.params.items() if value is not None}
-    if constants:
-        raise AssertionError(f"{make.__name__} binds constants, which the text would lose: {constants}")
-    return str(compiled)
+    return str(compiled(make, args, options, _named, insert))
 
 
 @cache
 def positional(make: Callable[..., Any], layout: Any, columns: Sequence[str]) -> str:
     """The text of ``make(insert, layout)``, which binds ``columns`` in this order."""
-    compiled = make(insert, layout).compile(dialect=_by_position)
-    if tuple(compiled.positiontup) != tuple(columns):
-        raise AssertionError(f"{make.__name__} binds {compiled.positiontup}, not {columns}")
-    return str(compiled)
+    found = make(insert, layout).compile(dialect=_by_position)
+    if tuple(found.positiontup) != tuple(columns):
+        raise AssertionError(f"{make.__name__} binds {found.positiontup}, not {columns}")
+    return str(found)

@@ -146,4 +146,4 @@ def test_a_priority_is_capped_by_its_queue() -> None:
     assert driver.starts() == ["j1-0-4-1"]  # 90 counts as 60 here, so the older one goes first
     assert "at most 60" in refused(driver, SetPriority(job="j1", priority=61))
     assert "0 to 100" in refused(driver, SetPriority(job="j1", priority=-1))
-    assert "no unfinished job" in refused(driver, SetPriority(job="nope", priority=1))
+    assert "no unfinished job nope: only what waits" in refused(driver, SetPriority(job="nope", priority=1))

@@ -47,7 +47,7 @@ async def test_what_was_removed_nobody_gets(secrets: Secrets) -> None:
     await secrets.delete("my-token")
     assert secrets.values_for("default", {"TOKEN": "my-token"}) == {}
     assert await secrets.list() == []
-    with pytest.raises(NotFound, match="tow secret set my-token"):
+    with pytest.raises(NotFound, match="There is no secret my-token: `tow secret ls` shows"):
         await secrets.delete("my-token")
 
 

@@ -151,5 +151,5 @@ async def test_a_key_that_others_may_read_is_refused(vault: Vault, key_file: Pat
 async def test_what_is_not_there_is_told_with_a_remedy(vault: Vault) -> None:
     with pytest.raises(NotFound, match="There is no secret token: tow secret set token"):
         await vault.get("default", "secret", "token")
-    with pytest.raises(NotFound, match="There is no login of registry ghcr"):
+    with pytest.raises(NotFound, match=r"There is no login of registry ghcr\.io: `tow registry ls` shows"):
         await vault.delete("default", "registry", "ghcr.io")

@@ -23,7 +23,7 @@ from towline.core.commands import AttemptKey
 from towline.core.rows import AttemptRow, TaskRow
 from towline.errors import Conflict, Damaged, NotFound, RequestError, Unavailable
 from towline.model.states import ENDED, AttemptState, ElementState
-from towline.model.units import rfc3339
+from towline.model.units import LATEST_MS, rfc3339
 from towline.model.views import ArtifactPage, ArtifactView
 from towline.server.api.artifacts.stored import Piece, find_stored
 from towline.server.api.logs import find_attempt
@@ -207,7 +207,7 @@ def _view(entry: Artifact) -> ArtifactView:
         path=entry.path,
         kind=entry.kind,
         size_bytes=entry.size_bytes,
-        modified_at=rfc3339(min(max(entry.modified_ms, 0), 253_402_300_799_999)) or "",
+        modified_at=rfc3339(min(max(entry.modified_ms, 0), LATEST_MS)) or "",
         mode=f"{entry.mode:03o}",
         why=entry.why,
     )
