@@ -22,6 +22,8 @@ from benchmarks.figures import Figure, Options, Report, median_of
 from benchmarks.home import Home, cpu_of, fresh_home
 from towline.client import Client
 from towline.client.cluster.nodes import Nodes
+from towline.store import FILE
+from towline.store.sqlite import SqliteStore
 
 NODES, FEWER = 2_000, 500
 IDLE_S = 20
@@ -102,7 +104,7 @@ def _measured(count: int, most_s: float, rounds: int, *, full: bool) -> list[Fig
 
 @contextmanager
 def _fleet(home: Home, count: int) -> Generator[tuple[Fleet, int], None, None]:
-    members = asyncio.run(enrolled(home.path, count))
+    members = asyncio.run(enrolled(SqliteStore(home.path / FILE), home.path, count))
     file = home.path / "members"
     file.write_bytes(msgspec.msgpack.encode(members))
     port = start_server(home)

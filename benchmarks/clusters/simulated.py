@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import ssl
 import sys
 import time
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import structlog
 
 from towline.agent.capacity import Capacity
 from towline.agent.cluster.dialing import dial_cluster
+from towline.agent.cluster.servers import Servers
 from towline.agent.link import Identity, Link
 from towline.core.agent import effects as out
 from towline.core.agent import events as on
@@ -32,7 +35,7 @@ from towline.identity.tls import client_context
 from towline.server.access.authority import open_authority
 from towline.server.vault import KEY_FILE, Vault
 from towline.store.access import EnrolmentRow
-from towline.store.sqlite import SqliteStore
+from towline.store.port import Store
 
 RUN_S = 0.5
 """How long an element takes."""
@@ -48,20 +51,26 @@ class Members(msgspec.Struct):
     certificates: dict[str, bytes]
 
 
-async def enrolled(home: Path, count: int) -> Members:
-    """Enrol so many nodes in a home whose server does not run."""
-    store = SqliteStore(home / "state.db")
+async def enrolled(store: Store, home: Path, count: int, pool: str = "") -> Members:
+    """Enrol so many nodes of a pool in the store of a home's server, which does not run, or shares it."""
     await store.open()
     authority = await open_authority(Vault(store, home / KEY_FILE))
     key = make_key()
     request, now_ms = make_request(key, "bench"), int(time.time() * 1000)
     members = Members(authority.certificate, key, {})
     for at in range(count):
-        node = f"node-{at:016x}"
+        node = _named(pool, at)
         members.certificates[node], end_ms = authority.node(request, node)
-        await store.enrolment_put(EnrolmentRow(node=node, name=node, enrolled_at=now_ms, expires_at=end_ms))
+        row = EnrolmentRow(node=node, name=node, enrolled_at=now_ms, expires_at=end_ms, pool=pool)
+        await store.enrolment_put(row)
     await store.close()
     return members
+
+
+def _named(pool: str, at: int) -> str:
+    """Nodes of other pools than the first have other ids."""
+    first = 0 if not pool else int.from_bytes(blake2b(pool.encode(), digest_size=4).digest()) << 32
+    return f"node-{first + at:016x}"
 
 
 class _Templates:
@@ -82,8 +91,11 @@ class _Agent:
         self._fleet = fleet
         self._node = node
         self._flushing = False
-        dial = dial_cluster(url, lambda: context)
-        self.link = Link(dial, _identity(node), "/nowhere/output", self, _never, pauses=CLUSTER)
+        servers = Servers(url)
+        dial = dial_cluster(servers, lambda: context)
+        self.link = Link(
+            dial, _identity(node), "/nowhere/output", self, _never, pauses=CLUSTER, servers=servers
+        )
 
     def tell(self, *events: on.Event) -> None:
         waiting = list(events)
@@ -146,7 +158,9 @@ class Fleet:
         ready = asyncio.Event()
         ready.set()
         for agent in self._agents:
-            self._tasks.append(asyncio.create_task(agent.link.run(ready)))
+            task = asyncio.create_task(agent.link.run(ready))
+            task.add_done_callback(_ended)
+            self._tasks.append(task)
             await asyncio.sleep(BETWEEN_S)
         lines = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(
@@ -162,8 +176,15 @@ class Fleet:
                 _say(time.time())
 
 
+def _ended(task: asyncio.Task[str]) -> None:
+    """Nobody waits for a link: one that fails is the end of all."""
+    if not task.cancelled():
+        sys.stderr.write(f"a link has ended: {task.exception() or task.result()}\n")
+        os._exit(1)
+
+
 def _identity(node: str) -> Identity:
-    room = Capacity(cpu_milli=1000, memory_bytes=2**32, pids=1000)
+    room = Capacity(cpu_milli=1000, memory_bytes=2**32, pids=100_000)
     return Identity(
         id=node, name=node, build="bench", boot_id="", labels={}, capacity=room, runtimes={"process": None}
     )

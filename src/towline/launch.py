@@ -26,21 +26,19 @@ if TYPE_CHECKING:
 
     from litestar.types import ASGIApp
 
-    from towline.logs.archive import Archive
     from towline.model.job import JobSpec
     from towline.runtime.policy import Policy
     from towline.server.access.cluster import Access
     from towline.server.api.service import Service
     from towline.server.artifacts.keeping import Keeping
-    from towline.server.events import Feed
     from towline.server.intake import Intake
     from towline.server.leader import Leader
     from towline.server.logs.receiving import Receiving
-    from towline.server.logs.retention import Retention
     from towline.server.metrics import Metrics
     from towline.server.peers.joined import Joined
     from towline.server.process.local import Remote
     from towline.server.process.node import AgentProcess
+    from towline.server.seats.seats import Seats
     from towline.server.settings import Settings
     from towline.server.vault import Vault
     from towline.server.vault.logins import Logins
@@ -59,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     server.add_argument("--home", type=Path, required=True)
     server.add_argument("--config", type=Path, help="its settings, in place of HOME/server.toml")
     server.add_argument("--listen", help="HOST:PORT where other machines reach it")
+    server.add_argument("--store-wait", help="for how long it waits for a database that is away")
     server.add_argument("--without-agent", action="store_true", help="do not start this machine's agent")
     agent = commands.add_parser("agent", help="the agent of a home's node")
     agent.add_argument("--home", type=Path, required=True)
@@ -73,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with_agent=not arguments.without_agent,
             config=arguments.config,
             listen=arguments.listen,
+            store_wait=arguments.store_wait,
         )
     except TowlineError as error:
         _Errors().write(f"tow {arguments.command}: {error}\n")
@@ -141,13 +141,14 @@ def _render(_: Any, __: str, entry: MutableMapping[str, Any]) -> str:
 
 
 # --- the server ---------------------------------------------------------------------------------------
-def run_server(home: Path, *, with_agent: bool, config: Path | None = None, listen: str | None = None) -> int:
-    """The server of ``home``, until it is stopped or, where nobody else reaches it, idle."""
+def run_server(home: Path, *, with_agent: bool, config: Path | None = None, **flags: str | None) -> int:
+    """The server of ``home``, until it is stopped or, where nobody else reaches it, idle. ``flags`` are
+    settings."""
     from towline.server.settings import read_settings
 
     build()  # taken now: the source may change while this server runs
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    settings = read_settings(home, os.environ, {"listen": listen}, file=config)
+    settings = read_settings(home, os.environ, flags, file=config)
     return _run(_serve(settings, with_agent=with_agent))
 
 
@@ -183,45 +184,50 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.identity.roles import DEFAULT
     from towline.server.api.app import local_app
     from towline.server.api.service import Service
-    from towline.server.events import Feed
     from towline.server.facts import Facts
-    from towline.server.gateway import Gateway
-    from towline.server.leader import InHand, Leader, in_hand_path
-    from towline.server.leader.clock import Clock
-    from towline.server.leader.rules import rules_maker
     from towline.server.process.local import LocalServer
+    from towline.server.process.opening import open_store
+    from towline.server.seats.asking import Asking
+    from towline.server.seats.making import Making
+    from towline.server.seats.seats import Seats
     from towline.store import make_store
 
     store = make_store(settings.store_url, settings.home)
-    await store.open()
-    in_hand = InHand(in_hand_path(settings.home))
-    feed = Feed(settings.pool, store, settings.event_tail)
+    await open_store(store, settings.store_wait_ms)
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
     receiving, keeping = (None, None) if access is None else await _kept_of_nodes(settings, store)
-    joined = await _joined(settings, store, access, feed, [logins.load, secrets.load], receiving)
-    gateway = Gateway(feed, settings, logins.login_for, secrets.values_for, receiving, joined)
-    metrics = _metrics(settings)
-    audience = gateway if metrics is None else metrics.between(gateway)
-    lease, rules = None if joined is None else joined.lease, rules_maker(*settings.rules)
-    leader = Leader(store, Clock(), settings, in_hand, audience, rules, metrics, lease)
-    gateway.attach(leader)
-    archive = receiving and receiving.archive
-    retention = _retention(settings, store, archive, keeping)
-    server = LocalServer(settings, store, leader, gateway, retention, joined)
+    joined = await _joined(settings, store, access, receiving)
     facts = Facts(store, DEFAULT)
-    service = Service(
+    metrics = _metrics(settings)
+    making = Making(
         settings=settings,
         store=store,
-        leader=leader,
-        gateway=gateway,
-        feed=feed,
         facts=facts,
-        intake=_intake(settings, store, leader, secrets, agent is not None, access is not None),
+        logins=logins,
+        secrets=secrets,
+        intake=lambda its, leader: _intake(
+            its, store, leader, secrets, making.pools, access, agent is not None
+        ),
+        access=access,
+        receiving=receiving,
+        keeping=keeping,
+        joined=joined,
+        metrics=metrics,
+    )
+    seats = making.seats = Seats(settings.pool, making.seat)
+    await _keep_seats(seats, store, joined)
+    server = LocalServer(settings, store, seats, joined)
+    archive = receiving and receiving.archive
+    service = Service(
+        seats=seats,
+        seat=seats.home,
+        asking=Asking(),
+        store=store,
+        facts=facts,
         vault=vault,
         logins=logins,
         secrets=secrets,
-        retention=retention,
         stop=server.stop,
         access=access,
         archive=archive,
@@ -229,49 +235,84 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         metrics=metrics,
         joined=joined,
     )
-    if metrics is not None:
-        metrics.watch(leader.opinion, lambda: leader.term, lambda: gateway.open_links)
-    app = _app(service)
-    await server.run(local_app(app), listener, agent, _remote(settings, app, access), _deliver(service))
+    app = _app(service, settings)
+    await server.run(local_app(app), listener, agent, _remote(settings, app, access, joined))
     if archive is not None:
         await asyncio.to_thread(archive.close)
-    in_hand.close()
 
 
-def _app(service: Service) -> ASGIApp:
-    """The API with its audit; and where other servers share the store, what is the leader's goes to it."""
+async def _keep_seats(seats: Seats, store: Store, joined: Joined | None) -> None:
+    """One for each pool that is there, also for those that other servers make."""
+    for row in await store.lease_read():
+        seats.add(row.pool)
+    if joined is not None:
+        leases = joined.leases
+
+        def look() -> None:
+            for row in leases.pools():
+                seats.add(row.pool)
+
+        leases.looked.append(look)
+
+
+def _app(service: Service, settings: Settings) -> ASGIApp:
+    """The API with its audit; in front of it, what is another server's goes there; and before all, the pool
+    of a request is found."""
     from towline.server.access.audit import Audit
     from towline.server.access.auditing import audited
     from towline.server.api.app import make_app
+    from towline.server.seats.routing import Routing, routed
 
     app = make_app(service)
-    if service.access is not None:
+    access, seats = service.access, service.seats
+    if access is not None:
         app = audited(app, Audit(service.store))
     if service.joined is not None:
-        app = service.joined.door(app, lambda: service.leader.leads)
-    return app
+
+        def leads(pool: str) -> bool:
+            seat = seats.get(pool)
+            return seat is not None and seat.leader.leads
+
+        app = service.joined.door(app, leads)
+    service.asking.app = app
+    limit = settings.body_limit_bytes
+    return routed(app, Routing(seats, service.store, service.asking, _pool_of(access), limit))
 
 
-def _deliver(service: Service) -> Callable[[], Coroutine[Any, Any, None]]:
-    """Sends webhooks, beginning anew with each leadership."""
-    from towline.server.webhooks.delivering import Deliverer
+def _pool_of(access: Access | None) -> Callable[[str], str | None]:
+    """Names the pool that a node was enrolled for; on one machine nobody enrols."""
+    return (lambda _: None) if access is None else access.enrolments.pool_of
 
-    settings, secret = service.settings, service.secrets.values_for
 
-    async def deliver() -> None:
-        pool, targets = settings.pool, settings.targets
-        await Deliverer(pool, service.store, service.feed, service.facts, secret, targets).run()
+def _intake(
+    settings: Settings,
+    store: Store,
+    leader: Leader,
+    secrets: Secrets,
+    pools: Callable[[], Sequence[str]],
+    access: Access | None,
+    with_agent: bool,
+) -> Intake:
+    """Of the pool that ``settings`` name; ``pools`` are all there are."""
+    from towline.identity.roles import DEFAULT
+    from towline.server.intake import Intake
 
-    return deliver
+    return Intake(
+        store,
+        leader,
+        DEFAULT,
+        settings.pool,
+        partial(_mount_roots, settings.home),
+        partial(_policy, settings.home),
+        partial(_check_submitted, secrets, settings),
+        _check(leader, alone=with_agent and access is None, cluster=access is not None),
+        pools=pools,
+        catch_up=secrets.load if settings.store_url else None,
+    )
 
 
 async def _joined(
-    settings: Settings,
-    store: Store,
-    access: Access | None,
-    feed: Feed,
-    reloads: Sequence[Callable[[], Awaitable[None]]],
-    receiving: Receiving | None,
+    settings: Settings, store: Store, access: Access | None, receiving: Receiving | None
 ) -> Joined | None:
     """What a server has beyond others where it shares its store. Raises WrongSetting."""
     if not settings.store_url:
@@ -284,37 +325,7 @@ async def _joined(
     await joined.open()
     if receiving is not None:
         joined.read_output(receiving.archive)
-    joined.follow(feed, [access.tokens.load, access.enrolments.load, *reloads])
     return joined
-
-
-def _retention(
-    settings: Settings, store: Store, archive: Archive | None, keeping: Keeping | None
-) -> Retention:
-    """Output and artifacts are with the server, or on one machine in the folder of its node."""
-    from towline.server.logs.own_node import OwnNode
-    from towline.server.logs.retention import Retention
-
-    own_node = OwnNode(settings.home / "node") if archive is None else None
-    return Retention(store, archive, settings.pool, *settings.retention, keeping=keeping, own_node=own_node)
-
-
-def _intake(
-    settings: Settings, store: Store, leader: Leader, secrets: Secrets, with_agent: bool, cluster: bool
-) -> Intake:
-    from towline.identity.roles import DEFAULT
-    from towline.server.intake import Intake
-
-    return Intake(
-        store,
-        leader,
-        DEFAULT,
-        settings.pool,
-        partial(_mount_roots, settings.home),
-        partial(_policy, settings.home),
-        partial(_check_submitted, secrets, settings),
-        _check(leader, alone=with_agent and not cluster, cluster=cluster),
-    )
 
 
 async def _kept_of_nodes(settings: Settings, store: Store) -> tuple[Receiving, Keeping]:
@@ -360,7 +371,7 @@ def _metrics(settings: Settings) -> Metrics | None:
         return None
     from towline.server.metrics import Metrics
 
-    return Metrics(settings.pool)
+    return Metrics()
 
 
 async def _access(settings: Settings, store: Store, vault: Vault) -> Access | None:
@@ -372,7 +383,7 @@ async def _access(settings: Settings, store: Store, vault: Vault) -> Access | No
     return await open_access(store, vault)
 
 
-def _remote(settings: Settings, app: ASGIApp, access: Access | None) -> Remote | None:
+def _remote(settings: Settings, app: ASGIApp, access: Access | None, joined: Joined | None) -> Remote | None:
     """The door for other machines: TLS with a certificate of the cluster's authority, and the guard."""
     if access is None:
         return None
@@ -389,7 +400,8 @@ def _remote(settings: Settings, app: ASGIApp, access: Access | None) -> Remote |
     reached = [settings.reached_at()[0]] if settings.address else []
     names = own_names(host, [*reached, *settings.names])
     tls = server_context(access.authority.server(names), access.authority.certificate)
-    door = remote_door(app, access.tokens, access.enrolments)
+    catch_up = None if joined is None else access.newest.catch_up
+    door = remote_door(app, access.tokens, access.enrolments, catch_up)
     return Remote(door, listener, tls, lambda: use(tls, access.authority.server(names)))
 
 

@@ -129,6 +129,7 @@ class Several(Fleet):
     ) -> None:
         super().__init__(environ, mounts)
         self.http.close()
+        self.joining = "default"
         self._relays: list[subprocess.Popen[bytes]] = []
         self.servers = [self._make(f"s{number}") for number in range(count)]
         self.pair = Pair() if standby else None
@@ -221,8 +222,9 @@ class Several(Fleet):
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def submit(self, name: str, key: str | None = None, **tasks: dict[str, Any]) -> str:
-        body = {"document": {"name": name, "tasks": tasks}, "params": {}, "base_dir": None}
+    def submit(self, name: str, key: str | None = None, pool: Any = None, **tasks: dict[str, Any]) -> str:
+        named = {} if pool is None else {"pool": pool}
+        body = {"document": {"name": name, "tasks": tasks, **named}, "params": {}, "base_dir": None}
         headers = {} if key is None else {"idempotency-key": key}
         answer = self.ask("POST", "/v1/jobs", json=body, headers=headers)
         assert answer.status_code in (200, 201), answer.text
@@ -230,10 +232,21 @@ class Several(Fleet):
         self.submitted[job] = tasks
         return job
 
+    def make_pool(self, name: str) -> None:
+        answer = self.ask("POST", "/v1/pools", json={"pool": name})
+        assert answer.status_code == 201, answer.text
+
     def join_link(self) -> str:
-        answer = self.ask("POST", "/v1/tokens/join", json={})
+        """For ``joining``, the pool that nodes join from now on."""
+        answer = self.ask("POST", "/v1/tokens/join", json={"pool": self.joining})
         assert answer.status_code == 201, answer.text
         return str(answer.json()["link"])
+
+    def leaders(self) -> dict[str, Server]:
+        """By pool, as some server that answers sees it."""
+        found = {view["pool"]: view["address"] for view in self.get("/v1/pools")["pools"]}
+        by_address = {server.address: server for server in self.servers}
+        return {pool: by_address[address] for pool, address in found.items() if address is not None}
 
     def views(self, of: Server) -> list[dict[str, Any]]:
         return list(of.http.get("/v1/servers").json()["servers"])

@@ -22,6 +22,7 @@ TOLD = [
     "count succeeded\nelement 3\nsum 3\n30\nsucceeded\n",
     "succeeded succeeded\n",
     "True\n",
+    "['default']\ndefault\n['default']\n",
 ]
 LINES = 400
 

@@ -60,6 +60,27 @@ async def test_a_job_runs_to_its_end(server: ServerProcess, agent: ScriptedAgent
     assert [node["name"] for node in (await server.get("/v1/nodes"))["nodes"]] == ["node-1"]
 
 
+async def test_jobs_are_listed_page_by_page(server: ServerProcess) -> None:
+    names = [await submitted(server, job(f"j{at}", a={})) for at in range(5)]
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await server.get("/v1/jobs", limit=2, **({"cursor": cursor} if cursor else {}))
+        seen += [row["id"] for row in page["jobs"]]
+        assert {row["pool"] for row in page["jobs"]} == {"default"}
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+        digits, _, last = cursor.partition(".")
+        assert last == seen[-1]
+        older = await server.get("/v1/jobs", cursor=digits)  # as a version before gave it
+        assert [row["id"] for row in older["jobs"]] == names[: -len(seen)][::-1]
+    assert seen == names[::-1]
+    for wrong in ("x", "-1", "1" * 19, "5.", "5.a b", "٣", "5.\0"):
+        answer = await server.http.get("/v1/jobs", params={"cursor": wrong})
+        assert answer.status_code == 400 and "is no cursor of jobs" in answer.text
+
+
 async def test_a_failure_is_told_with_its_element_and_what_needs_it_is_skipped(
     server: ServerProcess, agent: ScriptedAgent
 ) -> None:

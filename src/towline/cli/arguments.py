@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from towline.client import Submission
 
 _COMPLETION_WAIT_S = 2.0
 _COMPLETION_JOBS = 200
@@ -51,6 +54,26 @@ Params = Annotated[
     list[str] | None,
     typer.Option("-p", "--param", metavar="NAME=VALUE", help="Override a parameter of the job file."),
 ]
+IntoPool = Annotated[
+    str | None,
+    typer.Option(
+        "--pool",
+        metavar="NAME[,NAME…]",
+        help="Its pool, several to choose from, or any. [default: the file's]",
+    ),
+]
+AtPool = Annotated[
+    str | None,
+    typer.Option("--pool", metavar="NAME", help="Of this pool. [default: the one there from the start]"),
+]
+OfPool = Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Of this pool. [default: of all]")]
+
+
+def into_pool(submission: Submission, pool: str | None) -> Submission:
+    """With ``--pool``, where that was given, in place of what the job file says. Raises RequestError."""
+    if pool is None:
+        return submission
+    return submission.into([name.strip() for name in pool.split(",")])
 
 
 def overrides(given: list[str] | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from towline.cli import containers
-from towline.cli.arguments import AsJson
+from towline.cli.arguments import AsJson, OfPool
 from towline.cli.screen import terminal
 
 if TYPE_CHECKING:
@@ -70,25 +70,28 @@ def doctor(json: AsJson = False) -> None:
     terminal.end(work)
 
 
-def nodes(json: AsJson = False) -> None:
+def nodes(pool: OfPool = None, json: AsJson = False) -> None:
     """List the machines that run elements, with what is free on them, their labels and taints.
 
     \b
-    Example:
+    Examples:
       tow nodes
+      tow nodes --pool gpu
     """
 
     async def work(client: Client) -> int:
         from towline.model.units import human_bytes
 
-        views = await client.nodes()
+        views = await client.nodes(pool)
         if json:
             terminal.write_json({"nodes": views})
             return terminal.OK
         names = _told_apart(views)
+        several = len({view.pool for view in views}) > 1
         rows = [
             (
                 names[view.id],
+                view.pool if several else None,
                 view.state,
                 f"{view.cpu_free:g}/{view.cpu:g}",
                 f"{human_bytes(view.memory_free_bytes)}/{human_bytes(view.memory_bytes)}",
@@ -99,9 +102,23 @@ def nodes(json: AsJson = False) -> None:
             )
             for view in views
         ]
-        header = ("node", "state", "cpu free", "memory free", "gpus free", "labels", "taints", "runtimes")
+        header = (
+            "node",
+            "pool",
+            "state",
+            "cpu free",
+            "memory free",
+            "gpus free",
+            "labels",
+            "taints",
+            "runtimes",
+        )
         # What no node has is no column.
-        kept = [at for at in range(len(header)) if not rows or any(row[at] is not None for row in rows)]
+        kept = [
+            at
+            for at, name in enumerate(header)
+            if any(row[at] is not None for row in rows) or (not rows and name != "pool")
+        ]
         terminal.table([header[at] for at in kept], [[row[at] for at in kept] for row in rows])
         return terminal.OK
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from towline.cli.arguments import AsJson
+from towline.cli.arguments import AsJson, AtPool
 from towline.cli.screen import terminal
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ Ref = Annotated[
 Named = Annotated[
     str, typer.Argument(metavar="IMAGE", help="An image's name, or (the beginning of) its digest.")
 ]
-NodeName = Annotated[str | None, typer.Option("--node", help="On this node (default: the only one).")]
+NodeName = Annotated[
+    str | None, typer.Option("--node", help="On this node. [default: the only one of the pool]")
+]
 
 
 def add(app: typer.Typer) -> None:
@@ -38,13 +40,13 @@ def add(app: typer.Typer) -> None:
     app.add_typer(image, name="image")
 
 
-def _images(client: Client, node: str | None) -> Images:
+def _images(client: Client, node: str | None, pool: str | None) -> Images:
     from towline.client.images import Images
 
-    return Images(client, node)
+    return Images(client, node, pool)
 
 
-def ls(node: NodeName = None, json: AsJson = False) -> None:
+def ls(node: NodeName = None, pool: AtPool = None, json: AsJson = False) -> None:
     """List the node's images with what they take, the latest used first.
 
     \b
@@ -54,7 +56,7 @@ def ls(node: NodeName = None, json: AsJson = False) -> None:
     """
 
     async def work(client: Client) -> int:
-        found = await _images(client, node).list()
+        found = await _images(client, node, pool).list()
         if json:
             terminal.write_json({"images": found})
             return terminal.OK
@@ -86,7 +88,7 @@ def _short(at: str) -> str:
     return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def pull(reference: Ref, node: NodeName = None, json: AsJson = False) -> None:
+def pull(reference: Ref, node: NodeName = None, pool: AtPool = None, json: AsJson = False) -> None:
     """Have an image on the node before a job needs it. A name gets what it stands for now.
 
     \b
@@ -99,7 +101,7 @@ def pull(reference: Ref, node: NodeName = None, json: AsJson = False) -> None:
         from pathlib import Path
 
         shown = ""
-        async with aclosing(_images(client, node).pull(reference, Path.cwd())) as views:
+        async with aclosing(_images(client, node, pool).pull(reference, Path.cwd())) as views:
             async for view in views:
                 if view.image is not None:
                     _tell_pulled(view.image, json)
@@ -123,7 +125,7 @@ def _tell_pulled(view: ImageView, json: bool) -> None:
         terminal.say(f"{human_bytes(view.unpacked_bytes)} unpacked")
 
 
-def remove(reference: Named, node: NodeName = None, json: AsJson = False) -> None:
+def remove(reference: Named, node: NodeName = None, pool: AtPool = None, json: AsJson = False) -> None:
     """Remove an image that nothing uses.
 
     \b
@@ -135,7 +137,7 @@ def remove(reference: Named, node: NodeName = None, json: AsJson = False) -> Non
     async def work(client: Client) -> int:
         from pathlib import Path
 
-        _tell_freed(await _images(client, node).remove(reference, Path.cwd()), json, "freed")
+        _tell_freed(await _images(client, node, pool).remove(reference, Path.cwd()), json, "freed")
         return terminal.OK
 
     terminal.ask(work)
@@ -147,6 +149,7 @@ def collect(
         bool, typer.Option("--all", help="Remove all that is not in use, not only what is over the budget.")
     ] = False,
     node: NodeName = None,
+    pool: AtPool = None,
     json: AsJson = False,
 ) -> None:
     """Remove the least recently used images, until the rest is below images.max_bytes; never one in use.
@@ -158,7 +161,7 @@ def collect(
     """
 
     async def work(client: Client) -> int:
-        done = await _images(client, node).collect(dry_run=dry_run, everything=everything)
+        done = await _images(client, node, pool).collect(dry_run=dry_run, everything=everything)
         _tell_freed(done, json, "would be freed" if dry_run else "freed")
         return terminal.OK
 

@@ -54,12 +54,14 @@ def jobs(
         if json:
             terminal.write_json(page)
             return terminal.OK
-        header = ["id", "name", "state", "elements", "submitted", "took"]
+        several = len({view.pool for view in page.jobs}) > 1
         pulling = any(view.pulls for view in page.jobs)
+        header = ["id", "name", *(["pool"] if several else []), "state", "elements", "submitted", "took"]
         rows = [
             (
                 view.id,
                 view.name,
+                *([view.pool] if several else []),
                 view.state,
                 sum(view.counts.values()),
                 _short(view.submitted_at),
@@ -280,6 +282,8 @@ def _show_job(view: JobView) -> None:
         ("id", view.id),
         ("state", state),
         ("message", view.message),
+        ("pool", view.pool),
+        ("queue", view.queue),
         ("priority", view.priority),
         ("labels", ", ".join(f"{name}={value}" for name, value in view.labels.items())),
         ("submitted", _short(view.submitted_at)),
@@ -356,7 +360,7 @@ async def _show_element(client: Client, job: Job, task: str, index: int, json: b
     if element.message:
         terminal.write(terminal.safe(element.message))
     header = ("attempt", "state", "reason", "exit", "node", "took", "cpu", "peak memory")
-    named = {node.id: node.name for node in await client.nodes()}
+    named = {node.id: node.name for node in await client.nodes(job.submitted.pool)}
     terminal.table(header, [_attempt_row(attempt, named) for attempt in element.attempts])
 
 

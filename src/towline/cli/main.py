@@ -29,6 +29,7 @@ COMMANDS = {
     "cluster.serving": ("server", "agent"),
     "cluster.nodes": ("node", "drain", "undrain"),
     "cluster.servers": ("servers",),
+    "cluster.pools": ("pool",),
     "cluster.context": ("context",),
     "cluster.access": ("token", "whoami", "audit"),
     "cluster.collecting": ("gc",),

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from towline.cli.arguments import AsJson, JobName, Params, overrides
+from towline.cli.arguments import AsJson, AtPool, IntoPool, JobName, Params, into_pool, overrides
 from towline.cli.screen import terminal
 
 if TYPE_CHECKING:
     from towline.client import Client
     from towline.model.views import PlanView, QueueView
 
-queue = typer.Typer(help="Queues: who gets which share of the pool.", no_args_is_help=True)
+queue = typer.Typer(help="Queues: who gets which share of a pool.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="QUEUE", help="A queue's name.")]
 Parent = Annotated[str | None, typer.Option("--parent", help="The queue that it is part of (none: the top).")]
@@ -48,17 +48,18 @@ def add(app: typer.Typer) -> None:
     app.command("plan")(plan)
 
 
-def ls(json: AsJson = False) -> None:
-    """List all queues with what they hold now.
+def ls(pool: AtPool = None, json: AsJson = False) -> None:
+    """List all queues of a pool with what they hold now.
 
     \b
     Examples:
       tow queue ls
+      tow queue ls --pool gpu
       tow queue ls --json | jq '.queues[] | {name, share}'
     """
 
     async def work(client: Client) -> int:
-        found = await client.queues()
+        found = await client.queues(pool)
         if json:
             terminal.write_json({"queues": found})
             return terminal.OK
@@ -69,7 +70,7 @@ def ls(json: AsJson = False) -> None:
     terminal.ask(work)
 
 
-def show(name: Name, json: AsJson = False) -> None:
+def show(name: Name, pool: AtPool = None, json: AsJson = False) -> None:
     """Show one queue.
 
     \b
@@ -78,7 +79,7 @@ def show(name: Name, json: AsJson = False) -> None:
     """
 
     async def work(client: Client) -> int:
-        _tell(await client.queue(name), json)
+        _tell(await client.queue(name, pool), json)
         return terminal.OK
 
     terminal.ask(work)
@@ -92,6 +93,7 @@ def create(
     maximum: Maximum = None,
     max_active: MaxActive = None,
     max_priority: MaxPriority = None,
+    pool: AtPool = None,
     json: AsJson = False,
 ) -> None:
     """Make a queue.
@@ -100,9 +102,10 @@ def create(
     Examples:
       tow queue create research --weight 3 --guaranteed cpu=4,memory=8Gi
       tow queue create night --parent research --max gpu=2 --max-active 10
+      tow queue create research --pool gpu
     """
     fields = _fields(parent, weight, guaranteed, maximum, max_active, max_priority)
-    terminal.ask(lambda client: _set(client, name, "new", fields, json))
+    terminal.ask(lambda client: _set(client, name, "new", pool, fields, json))
 
 
 def change(
@@ -113,6 +116,7 @@ def change(
     maximum: Maximum = None,
     max_active: MaxActive = None,
     max_priority: MaxPriority = None,
+    pool: AtPool = None,
     json: AsJson = False,
 ) -> None:
     """Change what is given of a queue; the rest stays.
@@ -123,10 +127,10 @@ def change(
       tow queue set research --max gpu=none --parent none
     """
     fields = _fields(parent, weight, guaranteed, maximum, max_active, max_priority)
-    terminal.ask(lambda client: _set(client, name, "existing", fields, json))
+    terminal.ask(lambda client: _set(client, name, "existing", pool, fields, json))
 
 
-def remove(name: Name) -> None:
+def remove(name: Name, pool: AtPool = None) -> None:
     """Delete a queue that has no jobs and no queues below it.
 
     \b
@@ -135,7 +139,7 @@ def remove(name: Name) -> None:
     """
 
     async def work(client: Client) -> int:
-        await client.delete_queue(name)
+        await client.delete_queue(name, pool)
         terminal.say(f"Deleted queue {name}.")
         return terminal.OK
 
@@ -168,25 +172,29 @@ def priority(
 def plan(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A job file.")],
     param: Params = None,
+    pool: IntoPool = None,
     json: AsJson = False,
 ) -> None:
     """Say where everything of a job file would go now, without submitting it.
 
     \b
-    Example:
+    Examples:
       tow plan job.yaml -p year=2014
+      tow plan job.yaml --pool any
     """
 
     def work() -> int | None:
         from towline.client import Submission
 
-        submission = Submission.of_file(file, overrides(param))
+        submission = into_pool(Submission.of_file(file, overrides(param)), pool)
 
         async def ask(client: Client) -> int:
             view = await client.plan(submission)
             if json:
                 terminal.write_json(view)
             else:
+                if submission.document.get("pool") is not None:
+                    terminal.write(f"pool: {view.pool}")
                 _tell_plan(view)
             return terminal.OK
 
@@ -195,8 +203,10 @@ def plan(
     terminal.end(work)
 
 
-async def _set(client: Client, name: str, only: str, fields: dict[str, Any], json: bool) -> int:
-    _tell(await client.set_queue(name, only=only, **fields), json)
+async def _set(
+    client: Client, name: str, only: str, pool: str | None, fields: dict[str, Any], json: bool
+) -> int:
+    _tell(await client.set_queue(name, only=only, pool=pool, **fields), json)
     return terminal.OK
 
 
@@ -286,6 +296,7 @@ def _tell(view: QueueView, json: bool) -> None:
         return
     facts = [
         ("queue", view.name),
+        ("pool", view.pool),
         ("parent", view.parent),
         ("weight", f"{view.weight:g}"),
         ("share", f"{view.share:.1%} ({view.dominant}), fair share {view.fair_share:.1%}"),

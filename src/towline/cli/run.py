@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from towline.cli.arguments import AsJson, Params, overrides
+from towline.cli.arguments import AsJson, IntoPool, Params, into_pool, overrides
 from towline.cli.screen import terminal
 from towline.cli.submit import run_and_copy, run_and_watch
 
@@ -71,6 +71,7 @@ def run(
     env: Variables = None,
     timeout: Timeout = None,
     runtime: Runtime = None,
+    pool: IntoPool = None,
     json: AsJson = False,
 ) -> None:
     """Run a job file, or one command in an image, and wait for its end.
@@ -85,6 +86,7 @@ def run(
       tow run oci:./images/busybox:1.36 -- echo hello
       tow run oci:./images/busybox:1.36 --cpu 0.5 --mount ./data:/data:ro -- ls /data
       tow run --runtime process -- make test
+      tow run job.yaml --pool gpu
     """
     command: list[str] | None = ctx.meta.get(AFTER_DASHES)
     settings = {"cpu": cpu, "memory": memory, "mount": mount, "env": env, "timeout": timeout}
@@ -93,9 +95,9 @@ def run(
     def work() -> int | None:
         # Everything that can be wrong is found before a server is started.
         if is_file(target, command):
-            submission = _of_file(str(target), settings, param)
+            submission = into_pool(_of_file(str(target), settings, param), pool)
             return terminal.served(lambda client: run_and_watch(client, submission, json))
-        submission = _of_command(target, command, settings, param)
+        submission = into_pool(_of_command(target, command, settings, param), pool)
         return terminal.served(lambda client: _run_command(client, submission, json))
 
     terminal.end(work)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from towline.cli.arguments import AsJson, JobName, Params, overrides
+from towline.cli.arguments import AsJson, IntoPool, JobName, Params, into_pool, overrides
 from towline.cli.screen import terminal
 from towline.cli.screen.descriptors import Unwritable
 from towline.cli.screen.ending import artifacts_of, status_of, summary, tell_failures
@@ -33,6 +33,7 @@ def submit(
     key: Annotated[
         str | None, typer.Option("--key", help="The same key with the same job gives the same job again.")
     ] = None,
+    pool: IntoPool = None,
     json: AsJson = False,
 ) -> None:
     """Submit a job file and return at once; the job's id is printed.
@@ -42,16 +43,17 @@ def submit(
       tow submit job.yaml -p year=2014
       tow wait $(tow submit job.yaml)
       tow submit nightly.yaml --key nightly-2026-01-31
+      tow submit job.yaml --pool any
     """
 
     def work() -> int | None:
         from towline.client import Submission
 
-        submission = Submission.of_file(file, overrides(param))
+        submission = into_pool(Submission.of_file(file, overrides(param)), pool)
 
         async def send(client: Client) -> int:
             job = await client.submit(submission, key=key)
-            await warn_of_limits(client, submission)
+            await warn_of_limits(client, submission, job.submitted.pool)
             with _told_on_loss(f"The job is accepted all the same: {job.id}"):
                 if json:
                     terminal.write_json(job.submitted)
@@ -178,7 +180,7 @@ async def run_and_watch(client: Client, submission: Submission, json: bool) -> i
     interrupts = Interrupts()
     with interrupts.caught():
         job = await client.submit(submission)
-        await warn_of_limits(client, submission)
+        await warn_of_limits(client, submission, job.submitted.pool)
         passing_on = asyncio.create_task(interrupts.pass_on(job))
         try:
             with _told_on_loss(_left(job)):
@@ -196,7 +198,7 @@ async def run_and_copy(client: Client, submission: Submission, json: bool) -> in
     interrupts = Interrupts()
     with interrupts.caught():
         job = await client.submit(submission)
-        await warn_of_limits(client, submission)
+        await warn_of_limits(client, submission, job.submitted.pool)
         passing_on = asyncio.create_task(interrupts.pass_on(job))
         copying = Copying(job.logs(follow=True))
         telling = asyncio.create_task(tell_pulls(job))

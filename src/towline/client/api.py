@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,7 +36,7 @@ from towline.errors import (
     Unavailable,
 )
 from towline.model.job import JobSpec, Param
-from towline.model.views import JobView, NodeView, PlanView, QueueView, ServerView
+from towline.model.views import JobView, NodeView, PlanView, PoolView, QueueView, ServerView
 
 if TYPE_CHECKING:
     from towline.client.submission import Submission
@@ -67,6 +67,10 @@ class NodeList(Struct, kw_only=True):
 
 class QueueList(Struct, kw_only=True):
     queues: list[QueueView]
+
+
+class PoolList(Struct, kw_only=True):
+    pools: list[PoolView]
 
 
 class _ProblemDocument(Struct, kw_only=True):
@@ -174,14 +178,16 @@ class Client:
         params: Mapping[str, Param] | None = None,
         key: str | None = None,
         base_dir: str | Path | None = None,
+        pool: str | Sequence[str] | None = None,
     ) -> Job:
         """Submit a job: a job file's path, its content as a dict, or a JobSpec.
 
         Relative mounts and images are below ``base_dir`` (default: the file's folder, else the
         current one). The same ``key`` with the same job gives the same job again; Conflict is
-        raised where it was used for another one.
+        raised where it was used for another one. ``pool``: a pool's name, ``any``, or several of
+        which one gets it, in place of what the job says.
         """
-        sent = _as_submission(job, params, base_dir)
+        sent = _as_submission(job, params, base_dir, pool)
         body = {"document": sent.document, "params": sent.params, "base_dir": sent.base_dir}
         try:
             answer = await self.request("POST", "/v1/jobs", body=body, key=key or uuid.uuid4().hex)
@@ -204,30 +210,38 @@ class Client:
     async def jobs(self, *, limit: int = 50, cursor: str | None = None, state: str | None = None) -> JobPage:
         return await self.get(JobPage, "/v1/jobs", limit=limit, cursor=cursor, state=state)
 
-    async def nodes(self) -> list[NodeView]:
-        return (await self.get(NodeList, "/v1/nodes")).nodes
+    async def nodes(self, pool: str | None = None) -> list[NodeView]:
+        """Of all pools, or of one."""
+        return (await self.get(NodeList, "/v1/nodes", pool=pool)).nodes
 
-    async def queues(self) -> list[QueueView]:
-        """All queues, in order of their names."""
-        return (await self.get(QueueList, "/v1/queues")).queues
+    async def pools(self) -> list[PoolView]:
+        """All pools, in order of their names."""
+        return (await self.get(PoolList, "/v1/pools")).pools
 
-    async def queue(self, name: str) -> QueueView:
+    # ``pool`` None: the one that is there from the start.
+    async def queues(self, pool: str | None = None) -> list[QueueView]:
+        """All queues of a pool, in order of their names."""
+        return (await self.get(QueueList, "/v1/queues", pool=pool)).queues
+
+    async def queue(self, name: str, pool: str | None = None) -> QueueView:
         """Raises NotFound."""
-        return await self.get(QueueView, _queue_path(name))
+        return await self.get(QueueView, _queue_path(name), pool=pool)
 
-    async def set_queue(self, name: str, *, only: str | None = None, **fields: object) -> QueueView:
+    async def set_queue(
+        self, name: str, *, only: str | None = None, pool: str | None = None, **fields: object
+    ) -> QueueView:
         """Make a queue, or change ``fields`` of one: parent, weight, guaranteed, maximum (amounts as in
         a job file: ``{"cpu": 4, "memory": "8Gi"}``, None takes one away), max_priority, max_active.
 
         ``only``: ``new`` or ``existing``, where it must not, or must, be there before.
         """
         path = _queue_path(name)
-        answer = await self.request("PUT", path, query={"only": only}, body=fields)
+        answer = await self.request("PUT", path, query={"only": only, "pool": pool}, body=fields)
         return msgspec.json.decode(answer, type=QueueView)
 
-    async def delete_queue(self, name: str) -> None:
+    async def delete_queue(self, name: str, pool: str | None = None) -> None:
         """Raises NotFound, and RequestError for one with jobs or queues below it."""
-        await self.request("DELETE", _queue_path(name))
+        await self.request("DELETE", _queue_path(name), query={"pool": pool})
 
     async def plan(
         self,
@@ -235,9 +249,10 @@ class Client:
         *,
         params: Mapping[str, Param] | None = None,
         base_dir: str | Path | None = None,
+        pool: str | Sequence[str] | None = None,
     ) -> PlanView:
-        """Where everything of a job would go now; it is not submitted."""
-        sent = _as_submission(job, params, base_dir)
+        """Where everything of a job would go now; it is not submitted. ``pool`` as for ``submit``."""
+        sent = _as_submission(job, params, base_dir, pool)
         body = {"document": sent.document, "params": sent.params, "base_dir": sent.base_dir}
         try:
             return await self.post(PlanView, "/v1/plan", body)
@@ -245,10 +260,10 @@ class Client:
             raise sent.located(error) from None
 
     # --- requests ------------------------------------------------------------------------------
-    async def export_events(self, since_ms: int = 0) -> AsyncGenerator[bytes, None]:
-        """The event log from a time on (unix milliseconds), as lines of JSON; see docs/guides/simulate.md.
+    async def export_events(self, since_ms: int = 0, pool: str | None = None) -> AsyncGenerator[bytes, None]:
+        """A pool's events from a time on (unix milliseconds), as lines of JSON; see docs/guides/simulate.md.
         Raises Unavailable where it breaks off."""
-        stream = self.stream("/v1/events/export", since_ms=since_ms)
+        stream = self.stream("/v1/events/export", since_ms=since_ms, pool=pool)
         async with stream as chunks, aclosing(lines(chunks)) as found:
             async for line in found:
                 yield line
@@ -256,8 +271,8 @@ class Client:
     async def get(self, kind: type[T], path: str, **query: object) -> T:
         return msgspec.json.decode(await self.request("GET", path, query=query), type=kind)
 
-    async def post(self, kind: type[T], path: str, body: object) -> T:
-        return msgspec.json.decode(await self.request("POST", path, body=body), type=kind)
+    async def post(self, kind: type[T], path: str, body: object, **query: object) -> T:
+        return msgspec.json.decode(await self.request("POST", path, query=query, body=body), type=kind)
 
     async def request(
         self,
@@ -423,11 +438,13 @@ def _as_submission(
     job: JobSpec | Mapping[str, Any] | str | Path | Submission,
     params: Mapping[str, Param] | None,
     base_dir: str | Path | None,
+    pool: str | Sequence[str] | None,
 ) -> Submission:
     # What reads job files is loaded by those who have one: it takes as long as much of the rest.
     from towline.client.submission import Submission
 
-    return job if isinstance(job, Submission) else Submission.of(job, params, base_dir)
+    sent = job if isinstance(job, Submission) else Submission.of(job, params, base_dir)
+    return sent if pool is None else sent.into(pool)
 
 
 def _queue_path(name: str) -> str:

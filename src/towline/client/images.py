@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -24,23 +23,24 @@ class LoginList(Struct, kw_only=True):
 
 
 class Images:
-    """The images of the local server's node, or of ``node`` (an id or a name)."""
+    """The images of the only node of a pool (None: of the one that is there from the start), or of ``node``
+    (an id or a name)."""
 
-    def __init__(self, client: Client, node: str | None = None) -> None:
+    def __init__(self, client: Client, node: str | None = None, pool: str | None = None) -> None:
         self._client = client
-        self._query = "" if node is None else f"?node={quote(node, safe='')}"
+        self._of = {"node": node, "pool": pool}
 
     async def list(self) -> list[ImageView]:
         """The latest used first, behind those that are being pulled."""
-        return (await self._client.get(ImageList, f"/v1/images{self._query}")).images
+        return (await self._client.get(ImageList, "/v1/images", **self._of)).images
 
     async def pull(
         self, reference: str, base_dir: str | Path | None = None
     ) -> AsyncGenerator[PullView, None]:
         """How far it is, and at last the image. Raises OperatorError where there is none to be had."""
         body = {"reference": reference, "base_dir": None if base_dir is None else str(base_dir)}
-        path = f"/v1/images/pull{self._query}"
-        async with self._client.stream(path, method="POST", body=body) as chunks:
+        stream = self._client.stream("/v1/images/pull", method="POST", body=body, **self._of)
+        async with stream as chunks:
             rest = b""
             async for chunk in chunks:
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -50,12 +50,12 @@ class Images:
     async def remove(self, reference: str, base_dir: str | Path | None = None) -> ImagesFreedView:
         """By a name or a digest. Raises NotFound, and RequestError for one that is in use."""
         body = {"reference": reference, "base_dir": None if base_dir is None else str(base_dir)}
-        return await self._client.post(ImagesFreedView, f"/v1/images/remove{self._query}", body)
+        return await self._client.post(ImagesFreedView, "/v1/images/remove", body, **self._of)
 
     async def collect(self, *, dry_run: bool = False, everything: bool = False) -> ImagesFreedView:
         """Get below the node's budget, or with ``everything`` remove all that is not in use."""
         body = {"dry_run": dry_run, "everything": everything}
-        return await self._client.post(ImagesFreedView, f"/v1/images/gc{self._query}", body)
+        return await self._client.post(ImagesFreedView, "/v1/images/gc", body, **self._of)
 
 
 def _pulled(view: PullView) -> PullView:

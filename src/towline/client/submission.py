@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from towline.errors import InvalidDocument
+from towline.errors import InvalidDocument, RequestError
 from towline.model.document import load_file, load_tree, to_document
 from towline.model.job import JobSpec
+from towline.model.names import ANY_POOL, POOL_NAME, POOL_NAME_RULE
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -48,6 +49,21 @@ class Submission(Struct, frozen=True, kw_only=True):
         if isinstance(job, str | Path):
             return cls.of_file(job, params)
         return cls.of_tree(to_document(job) if isinstance(job, JobSpec) else dict(job), params, base_dir)
+
+    def into(self, pool: str | Sequence[str]) -> Submission:
+        """The same for another pool than the job says: one, ``any``, or several of which one gets it. Raises
+        RequestError for what cannot be a pool's name."""
+        names = [pool] if isinstance(pool, str) else list(pool)
+        if not names:
+            raise RequestError("pool names none: give a pool, any, or several pools.")
+        for name in names:
+            if name == ANY_POOL and len(names) > 1:
+                raise RequestError("pool is any beside other pools: give any, or the pools' names alone.")
+            if name != ANY_POOL and not POOL_NAME.match(name):
+                raise RequestError(f"pool is {name[:100]!r}, but {POOL_NAME_RULE}.")
+        given = list(dict.fromkeys(names))
+        document = {**self.document, "pool": given[0] if len(given) == 1 else given}
+        return structs.replace(self, document=document)
 
     def located(self, error: InvalidDocument) -> InvalidDocument:
         """The server's refusal with the file's name in it."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -28,6 +28,7 @@ from towline.model.views import (
     JobView,
     NodeView,
     PlanView,
+    PoolView,
     QueueView,
     RetryView,
     ServerView,
@@ -219,8 +220,9 @@ class SyncClient:
         params: Mapping[str, Param] | None = None,
         key: str | None = None,
         base_dir: str | Path | None = None,
+        pool: str | Sequence[str] | None = None,
     ) -> SyncJob:
-        work = self._client.submit(job, params=params, key=key, base_dir=base_dir)
+        work = self._client.submit(job, params=params, key=key, base_dir=base_dir, pool=pool)
         return SyncJob(self._loop, self._loop.run(work))
 
     def job(self, job: str) -> SyncJob:
@@ -229,20 +231,25 @@ class SyncClient:
     def jobs(self, *, limit: int = 50, cursor: str | None = None, state: str | None = None) -> JobPage:
         return self._loop.run(self._client.jobs(limit=limit, cursor=cursor, state=state))
 
-    def nodes(self) -> list[NodeView]:
-        return self._loop.run(self._client.nodes())
+    def nodes(self, pool: str | None = None) -> list[NodeView]:
+        return self._loop.run(self._client.nodes(pool))
 
-    def queues(self) -> list[QueueView]:
-        return self._loop.run(self._client.queues())
+    def queues(self, pool: str | None = None) -> list[QueueView]:
+        return self._loop.run(self._client.queues(pool))
 
-    def queue(self, name: str) -> QueueView:
-        return self._loop.run(self._client.queue(name))
+    def queue(self, name: str, pool: str | None = None) -> QueueView:
+        return self._loop.run(self._client.queue(name, pool))
 
-    def set_queue(self, name: str, *, only: str | None = None, **fields: object) -> QueueView:
-        return self._loop.run(self._client.set_queue(name, only=only, **fields))
+    def set_queue(
+        self, name: str, *, only: str | None = None, pool: str | None = None, **fields: object
+    ) -> QueueView:
+        return self._loop.run(self._client.set_queue(name, only=only, pool=pool, **fields))
 
-    def delete_queue(self, name: str) -> None:
-        self._loop.run(self._client.delete_queue(name))
+    def delete_queue(self, name: str, pool: str | None = None) -> None:
+        self._loop.run(self._client.delete_queue(name, pool))
+
+    def pools(self) -> list[PoolView]:
+        return self._loop.run(self._client.pools())
 
     def plan(
         self,
@@ -250,5 +257,6 @@ class SyncClient:
         *,
         params: Mapping[str, Param] | None = None,
         base_dir: str | Path | None = None,
+        pool: str | Sequence[str] | None = None,
     ) -> PlanView:
-        return self._loop.run(self._client.plan(job, params=params, base_dir=base_dir))
+        return self._loop.run(self._client.plan(job, params=params, base_dir=base_dir, pool=pool))

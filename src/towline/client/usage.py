@@ -9,10 +9,16 @@ from towline.model.views import ElementUsageView, NodeUsageView, UsageView
 
 
 async def usage(
-    client: Client, job: str | None = None, task: str | None = None, index: int | None = None
+    client: Client,
+    job: str | None = None,
+    task: str | None = None,
+    index: int | None = None,
+    *,
+    pool: str | None = None,
 ) -> UsageView:
-    """What is used now by all that runs, or by a job, task or element. Raises NotFound."""
-    return await client.get(UsageView, "/v1/usage", job=job, task=task, index=index)
+    """What is used now by all that runs, in one pool or in all, or by a job, task or element. Raises
+    NotFound."""
+    return await client.get(UsageView, "/v1/usage", job=job, task=task, index=index, pool=pool)
 
 
 def between(before: UsageView, after: UsageView) -> UsageView:

@@ -35,8 +35,8 @@ from towline.errors import TowlineError
 
 FORGET_MS = 600_000
 """A server that has not beaten for so long is not told of any more."""
-SETTLE_MS = 30_000
-"""Between two pools that a server hands over."""
+SETTLE_MS = 3_000
+"""Between two pools that a server hands over: each time one of them has no leader for a moment."""
 TAKING_OVER_MS = 100
 """What loading a pool takes, where it is a small one."""
 TURN_S = 15.0
@@ -164,6 +164,10 @@ class Leases:
     def lease(self, pool: str) -> StoreLease:
         return self._own.setdefault(pool, StoreLease(pool, self))
 
+    def held(self) -> list[str]:
+        """The pools whose leases this server has now."""
+        return [pool for pool in sorted(self._own) if self._own[pool].held]
+
     # --- what is known ------------------------------------------------------------------------------
     def pools(self) -> list[PoolLease]:
         """As they were at the last look."""
@@ -254,7 +258,7 @@ class Leases:
     async def _watch(self) -> None:
         """What is held ends by the clock, also where the store hangs."""
         while True:
-            for lease in self._own.values():
+            for lease in list(self._own.values()):
                 if lease.until_ms and not lease.held:
                     self._log.warning("a lease has run out", pool=lease.pool, trouble=self._trouble)
                     lease.lost()

@@ -133,6 +133,9 @@ def _check_holdings(pool: PoolState) -> None:
             if task.limit is limit and task.spec.limit is not None
         ]
         _expect(limit.most == min(wanted, default=0), "key", limit.key, "allows", limit.most)
+    tasks = [task for job in pool.jobs.values() for task in job.tasks]
+    waiting = [sum(task.counted * task.asks[at] for task in tasks) for at in range(len(NAMES))]
+    _expect(pool.foresight.waiting == waiting, "the pool counts", pool.foresight.waiting, "queued", waiting)
     capacity = [sum(node.counted[at] for node in pool.nodes.values()) for at in range(len(NAMES))]
     _expect(pool.capacity == capacity, "the pool counts", pool.capacity, "nodes have", capacity)
 

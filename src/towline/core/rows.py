@@ -14,7 +14,8 @@ from towline.model.job import JobSpec
 
 
 class JobRow(Struct, kw_only=True):
-    """A job. ``seq`` is its place in the order of submission; ``spec`` and ``base_dir`` never change."""
+    """A job. ``seq`` is its place in the order of submission to its pool; over all pools, jobs are in order
+    of ``seq`` and then ``id``."""
 
     id: str
     seq: int
@@ -28,6 +29,7 @@ class JobRow(Struct, kw_only=True):
     submitted_at: int
     ended_at: int | None
     queue: str = "default"
+    pool: str = "default"
 
 
 class SpecRow(Struct, kw_only=True):

@@ -31,6 +31,7 @@ class JoinTokenView(Struct, kw_only=True):
     id: str
     created_at: str
     expires_at: str | None
+    pool: str = "default"
 
 
 class TokenList(Struct, kw_only=True):
@@ -44,6 +45,8 @@ class JoinView(Struct, kw_only=True):
     id: str
     link: str
     expires_at: str
+    pool: str = "default"
+    """The one that the node joins."""
 
 
 class AuditEntryView(Struct, kw_only=True):

@@ -197,6 +197,7 @@ class JobSpec(Struct, frozen=True, kw_only=True):
     """One submission: named tasks with parameters and labels.
 
     ``tasks`` keeps the file's order; a task's place in it is its position (0-based) everywhere below.
+    ``pool``: the pools of which one gets it; ``("any",)`` whichever of all suits, ``()`` the cluster's first.
     """
 
     name: str
@@ -206,3 +207,4 @@ class JobSpec(Struct, frozen=True, kw_only=True):
     priority: int = 50
     queue: str = "default"
     notify: tuple[Notice, ...] = ()
+    pool: tuple[str, ...] = ()

@@ -23,6 +23,10 @@ PARAM_NAME = _pattern(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 LABEL_NAME = _pattern(r"[A-Za-z0-9](?:[A-Za-z0-9_./-]{0,126}[A-Za-z0-9])?")
 ENV_NAME = _pattern(r"[A-Za-z_][A-Za-z0-9_.-]{0,254}")
 QUEUE_NAME = JOB_NAME
+ANY_POOL = "any"
+"""In place of a pool's name: whichever pool suits."""
+POOL_NAME = _pattern(r"(?!(?:any|cluster)\Z)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+"""A pool's stream of events has its name; ``cluster`` is that of what belongs to no pool."""
 SECRET_NAME = _pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 """Of a stored secret, and of the file that a task finds it in."""
 
@@ -37,6 +41,10 @@ LABEL_NAME_RULE = (
 )
 ENV_NAME_RULE = "a variable's name is 1 to 255 letters, digits, _, - and ., and begins with a letter or _"
 QUEUE_NAME_RULE = "a queue's name is 1 to 63 letters, digits, -, _ and ., and begins with a letter or digit"
+POOL_NAME_RULE = (
+    "a pool's name is 1 to 63 letters, digits, -, _ and ., begins with a letter or digit, and is neither any "
+    "nor cluster"
+)
 SECRET_NAME_RULE = (
     "a secret's name is 1 to 63 letters, digits, _, - and ., and begins with a letter, digit or _"
 )

@@ -41,6 +41,7 @@ DESCRIPTIONS: dict[type[Struct], dict[str, str]] = {
         "labels": "Names and values to find the job by.",
         "priority": "0 to 100; higher goes first.",
         "queue": "The queue of the pool in which it waits.",
+        "pool": "The pool that gets it; any; or pools of which one gets it. Else the cluster's first.",
         "notify": "Webhooks that hear of its end.",
     },
     TaskSpec: {
@@ -224,6 +225,8 @@ def _of_field_type(field: Field) -> dict[str, Any]:
         return {"type": "string", "pattern": _ecma(JOB_NAME.pattern)}
     if field.owner is Retries and field.name == "on":
         return {"type": "array", "items": {"enum": [reason.value for reason in RETRYABLE]}}
+    if field.owner is JobSpec and field.name == "pool":
+        return {"anyOf": [_TEXT, _VALUES]}
     if field.type in _NOTATIONS:
         return _NOTATIONS[field.type]
     if field.type in (int, float):

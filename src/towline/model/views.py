@@ -80,6 +80,7 @@ class JobView(Struct, kw_only=True):
     """Elements of the whole job, by state."""
     tasks: list[TaskView]
     queue: str = "default"
+    pool: str = "default"
     pulls: list[PullingView] = []
     """Images that nodes are getting for it now."""
     webhooks: list[DeliveryView] = []
@@ -173,6 +174,7 @@ class NodeView(Struct, kw_only=True):
     """Since when it takes nothing new."""
     drain_until: str | None = None
     """When what still runs there is stopped and queued again."""
+    pool: str = "default"
 
 
 class NodeUsageView(Struct, kw_only=True):
@@ -245,6 +247,29 @@ class ServerView(Struct, kw_only=True):
     """Of its own configuration: sentences with remedies."""
 
 
+class PoolView(Struct, kw_only=True):
+    """A pool: a set of nodes with one leader. Where no leader answers, only its name is known.
+
+    ``leader`` is the name of the server that leads it, ``address`` where others reach that. Amounts are those
+    of its ready nodes."""
+
+    pool: str
+    leader: str | None = None
+    address: str | None = None
+    term: int | None = None
+    since: str | None = None
+    nodes: int | None = None
+    cpu: float | None = None
+    cpu_free: float | None = None
+    memory_bytes: int | None = None
+    memory_free_bytes: int | None = None
+    gpus: int | None = None
+    jobs: int | None = None
+    """Unfinished ones."""
+    active: int | None = None
+    queued: int | None = None
+
+
 class LedPoolView(Struct, kw_only=True):
     """A pool that a server leads. ``since`` is by that server's clock."""
 
@@ -294,6 +319,7 @@ class QueueView(Struct, kw_only=True):
     """The pool's order inside queues, behind priority and what namespaces have used."""
     usage_half_life_s: float = 0
     """What a namespace has used counts half as much after so long."""
+    pool: str = "default"
 
 
 class PlannedView(Struct, kw_only=True):
@@ -326,6 +352,8 @@ class PlanView(Struct, kw_only=True):
     queue: str
     placements: list[PlannedView]
     waiting: list[PlanWaitView]
+    pool: str = "default"
+    """The one that would get it."""
 
 
 class ImageView(Struct, kw_only=True):

@@ -19,9 +19,10 @@ from msgspec import Struct
 
 from towline.core.commands import Submit
 from towline.core.rows import JobRow
-from towline.errors import Conflict, InvalidDocument, OperatorError, Problem, RequestError
+from towline.errors import Conflict, InvalidDocument, OperatorError, Problem, RequestError, Unavailable
 from towline.model.document import load_tree
 from towline.model.job import JobSpec, TaskSpec
+from towline.model.names import ANY_POOL
 from towline.model.places import resolve_mounts
 from towline.runtime.paths import MountRefused, resolve_mount
 from towline.runtime.policy import Policy, refusals
@@ -34,7 +35,11 @@ ID_LENGTH = 10
 LARGE_BYTES = 128 * 1024
 """Documents above this are read in a thread, so that others are served meanwhile."""
 MAX_KEY_LENGTH = 200
+PREPARED = "towline_prepared"
+"""In a request's state: its submission, where it had to be read before its pool was known."""
 
+
+POOLS_SHOWN = 20
 
 ALLOW_REMEDY = (
     "put the data there, or allow its folder: TOWLINE_ALLOWED_MOUNTS, or agent.toml in TOWLINE_HOME"
@@ -72,7 +77,8 @@ class Prepared(NamedTuple):
 class Intake:
     """Takes submissions for one pool and one namespace. ``mount_roots``: where the only node is this
     machine, mounts that it would refuse are refused at once. ``policy``: what tasks may ask for of
-    containers; None: nothing beyond the default."""
+    containers; None: nothing beyond the default. ``pools`` are all there are; None: this one. ``catch_up``
+    reads what other servers have changed of secrets."""
 
     def __init__(
         self,
@@ -85,8 +91,12 @@ class Intake:
         check_secrets: SecretsCheck | None = None,
         check_runtimes: RuntimesCheck | None = None,
         new_id: Callable[[], str] | None = None,
+        pools: Callable[[], Sequence[str]] | None = None,
+        catch_up: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._new_id = new_id or new_job_id
+        self._pools = pools
+        self._catch_up = catch_up
         self._check_runtimes = check_runtimes
         self._check_secrets = check_secrets
         self._policy = policy
@@ -104,15 +114,19 @@ class Intake:
         made._namespace = namespace
         return made
 
-    async def submit(self, body: bytes, key: str | None) -> tuple[str, bool]:
-        """The job's id, and whether it is new. Raises InvalidDocument, Conflict, Unavailable, and
-        OperatorError for a job that was set aside when it was submitted."""
+    async def submit(
+        self, body: bytes, key: str | None, prepared: Prepared | None = None
+    ) -> tuple[str, bool]:
+        """The job's id, and whether it is new; ``prepared`` where the body was read before. Raises
+        InvalidDocument, Conflict, Unavailable, and OperatorError for a job that was set aside when it was
+        submitted."""
         if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
             raise RequestError(f"Idempotency-Key is 1 to {MAX_KEY_LENGTH} characters long.")
         key = key or secrets.token_hex(16)
-        prepared = await (
-            asyncio.to_thread(prepare, body) if len(body) > LARGE_BYTES else _prepare_here(body)
-        )
+        if prepared is None:
+            prepared = await (
+                asyncio.to_thread(prepare, body) if len(body) > LARGE_BYTES else _prepare_here(body)
+            )
         at = (self._namespace, key)
         while (before := self._under_way.get(at)) is not None:
             await asyncio.wait(
@@ -142,6 +156,9 @@ class Intake:
             raise OperatorError(f"{stands.error} (job {stands.job})")
         if stands.job != wanted.job and await self._exists(stands.job):
             return stands.job, False
+        if stands.pool != self._pool:
+            # It came twice at once, and each was sent to another pool.
+            raise Unavailable(f"The job is being submitted to the pool {stands.pool}: repeat the request.")
         command = Submit(
             job=stands.job, namespace=self._namespace, spec=prepared.spec, base_dir=prepared.base_dir
         )
@@ -154,14 +171,36 @@ class Intake:
         return stands.job, True
 
     async def check(self, prepared: Prepared) -> None:
-        """Whether this server takes such a job: its mounts, what it asks of the policy, its secrets, its
-        runtimes. Raises InvalidDocument."""
+        """Whether this server takes such a job: its pool, its mounts, what it asks of the policy, its
+        secrets, its runtimes. Raises InvalidDocument, Unavailable."""
+        self._check_pool(prepared.spec)
         await self._check_mounts(prepared)
         self._check_policy(prepared)
-        if self._check_secrets is not None:
-            self._check_secrets(self._namespace, prepared.spec)
+        await self._look_for_secrets(prepared.spec)
         if self._check_runtimes is not None:
             await self._check_runtimes(prepared.spec)
+
+    def _check_pool(self, spec: JobSpec) -> None:
+        if spec.pool in ((), (ANY_POOL,)) or self._pool in spec.pool:
+            return
+        known = [self._pool] if self._pools is None else self._pools()
+        missing = [pool for pool in spec.pool if pool not in known]
+        if not missing:
+            raise Unavailable("The pools have just changed: repeat the request.")
+        remedy = f"name one of {', '.join(known[:POOLS_SHOWN])}, or make one: `tow pool create NAME`"
+        raise InvalidDocument([Problem("pool", f"there is no pool {name!r}", remedy) for name in missing])
+
+    async def _look_for_secrets(self, spec: JobSpec) -> None:
+        """One that another server was given a moment ago may not be known here yet."""
+        if self._check_secrets is None:
+            return
+        try:
+            self._check_secrets(self._namespace, spec)
+        except InvalidDocument:
+            if self._catch_up is None:
+                raise
+            await self._catch_up()
+            self._check_secrets(self._namespace, spec)
 
     async def _check_mounts(self, prepared: Prepared) -> None:
         tasks = prepared.spec.tasks

@@ -25,41 +25,62 @@ _LONG_S = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 6 * 3600, 24 * 3600)
 
 
 class Metrics:
-    """The measures of one pool's leader."""
+    """What one server measures, of all pools together: ``of`` one of them is what its leader feeds."""
 
     CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-    def __init__(self, pool: str) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(namespace="towline_server", registry=self.registry)
         named = {"registry": self.registry, "labelnames": ("pool",)}
-        self._pool = pool
-        self._passes = Histogram(
-            "towline_pass_seconds", "Scheduling passes", buckets=_QUICK_S, **named
-        ).labels(pool)
-        self._commits = Histogram(
+        self.passes = Histogram("towline_pass_seconds", "Scheduling passes", buckets=_QUICK_S, **named)
+        self.commits = Histogram(
             "towline_commit_seconds", "Commits of the leader, full sync included", buckets=_QUICK_S, **named
-        ).labels(pool)
-        self._rows = Counter("towline_committed_events", "Events committed", **named).labels(pool)
-        self._takeovers = Counter(
-            "towline_takeovers", "Times that this server began to lead", **named
-        ).labels(pool)
-        self._submitted = Counter("towline_jobs_submitted", "Jobs accepted", **named).labels(pool)
-        self._started = Histogram(
+        )
+        self.rows = Counter("towline_committed_events", "Events committed", **named)
+        self.takeovers = Counter("towline_takeovers", "Times that this server began to lead", **named)
+        self.submitted = Counter("towline_jobs_submitted", "Jobs accepted", **named)
+        self.started = Histogram(
             "towline_assigned_to_started_seconds",
             "From the assignment of an attempt to its start: image, mounts, the runtime",
             buckets=_LONG_S,
             **named,
-        ).labels(pool)
-        self._ran = Histogram(
-            "towline_attempt_run_seconds", "How long attempts ran", buckets=_LONG_S, **named
-        ).labels(pool)
-        self._jobs = Counter(
+        )
+        self.ran = Histogram("towline_attempt_run_seconds", "How long attempts ran", buckets=_LONG_S, **named)
+        self.jobs = Counter(
             "towline_jobs_ended", "Jobs that ended", ("pool", "state"), registry=self.registry
         )
-        self._attempts = Counter(
+        self.attempts = Counter(
             "towline_attempts_ended", "Attempts that ended", ("pool", "reason"), registry=self.registry
         )
+        self._standing = Standing()
+        self.registry.register(self._standing)
+
+    def of(self, pool: str) -> PoolMetrics:
+        return PoolMetrics(self, pool)
+
+    def watch(self, pool: str, opinion: Opinion, term: Callable[[], int], links: Callable[[], int]) -> None:
+        """Show from now on what stands in a pool, too."""
+        self._standing.add(PoolGauges(pool, opinion, term, links))
+
+    def shown(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class PoolMetrics:
+    """The measures of one pool's leader."""
+
+    def __init__(self, metrics: Metrics, pool: str) -> None:
+        self._pool = pool
+        self._passes = metrics.passes.labels(pool)
+        self._commits = metrics.commits.labels(pool)
+        self._rows = metrics.rows.labels(pool)
+        self._takeovers = metrics.takeovers.labels(pool)
+        self._submitted = metrics.submitted.labels(pool)
+        self._started = metrics.started.labels(pool)
+        self._ran = metrics.ran.labels(pool)
+        self._jobs, self._attempts = metrics.jobs, metrics.attempts
 
     # --- the leader's meter -------------------------------------------------------------------------
     def pass_took(self, seconds: float) -> None:
@@ -96,24 +117,11 @@ class Metrics:
         """The leader's audience, with its events counted on their way."""
         return Metered(audience, self)
 
-    def watch(
-        self,
-        opinion: Callable[[Callable[[Pool], list[GaugeMetricFamily]]], list[GaugeMetricFamily]],
-        term: Callable[[], int],
-        links: Callable[[], int],
-    ) -> None:
-        """Show from now on what stands in the pool, too."""
-        self.registry.register(Standing(self._pool, opinion, term, links))
-
-    def shown(self) -> bytes:
-        """All of it, in Prometheus' text format."""
-        return generate_latest(self.registry)
-
 
 class Metered:
     """The leader's audience, with its events counted on their way."""
 
-    def __init__(self, audience: Audience, metrics: Metrics) -> None:
+    def __init__(self, audience: Audience, metrics: PoolMetrics) -> None:
         self._audience = audience
         self._metrics = metrics
 
@@ -129,15 +137,37 @@ class Metered:
         self._audience.stepped_down()
 
 
+Opinion = Callable[[Callable[[Pool], list[GaugeMetricFamily]]], list[GaugeMetricFamily]]
+
+
 class Standing(Collector):
-    """Gauges, read from the pool when they are asked for."""
+    """Gauges, read from the pools when they are asked for: one family each, whatever the number of pools."""
+
+    def __init__(self) -> None:
+        self._pools: list[PoolGauges] = []
+
+    def add(self, gauges: PoolGauges) -> None:
+        self._pools.append(gauges)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        info = GaugeMetricFamily("towline_build_info", "This build", labels=["build"])
+        info.add_metric([build()], 1)
+        yield info
+        families: dict[str, GaugeMetricFamily] = {}
+        for gauges in self._pools:
+            for family in gauges.collect():
+                if family.name in families:
+                    families[family.name].samples += family.samples
+                else:
+                    families[family.name] = family
+        yield from families.values()
+
+
+class PoolGauges:
+    """Those of one pool."""
 
     def __init__(
-        self,
-        pool: str,
-        opinion: Callable[[Callable[[Pool], list[GaugeMetricFamily]]], list[GaugeMetricFamily]],
-        term: Callable[[], int],
-        links: Callable[[], int],
+        self, pool: str, opinion: Opinion, term: Callable[[], int], links: Callable[[], int]
     ) -> None:
         self._pool = pool
         self._opinion = opinion
@@ -146,9 +176,6 @@ class Standing(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         pool = self._pool
-        info = GaugeMetricFamily("towline_build_info", "This build", labels=["build"])
-        info.add_metric([build()], 1)
-        yield info
         yield _one("towline_open_links", "Links of agents", pool, self._links())
         try:
             found = self._opinion(self._of_pool)

@@ -133,6 +133,7 @@ def job_view(row: JobRow, labels: dict[str, str], counts: dict[str, int], tasks:
         counts=counts,
         tasks=tasks,
         queue=row.queue,
+        pool=row.pool,
     )
 
 

@@ -25,18 +25,22 @@ class TokenRow(Struct, frozen=True, kw_only=True):
     expires_at: int | None = None
     used_at: int | None = None
     """When a join token was used; it is worth nothing since."""
+    pool: str = ""
+    """The pool that a join token's node joins; empty: the one that is there from the start."""
 
     def __repr__(self) -> str:
         return f"<TokenRow {self.id} {self.kind} {self.name!r}>"
 
 
 class EnrolmentRow(Struct, frozen=True, kw_only=True):
-    """A node that may open a link with a certificate of its own. ``expires_at`` is the certificate's."""
+    """A node that may open a link with a certificate of its own. ``expires_at`` is the certificate's;
+    ``pool`` is the one that it joins, empty: the one that is there from the start."""
 
     node: str
     name: str
     enrolled_at: int
     expires_at: int
+    pool: str = ""
 
 
 class AuditRow(Struct, frozen=True, kw_only=True):

@@ -87,7 +87,7 @@ class Layout(Generic[R]):
             raise Damaged(f"the row {key} of table {self.table} does not decode: {error}") from None
 
 
-JOB = Layout(rows.JobRow, "job", ["id"], fixed=["pool"], flags=["cancel_requested"])
+JOB = Layout(rows.JobRow, "job", ["id"], flags=["cancel_requested"])
 SPEC = Layout(rows.SpecRow, "spec", ["job"], json=["spec"])
 TASK = Layout(rows.TaskRow, "task", ["job", "task"], flags=["ready"])
 ELEMENT = Layout(rows.ElementRow, "element", ["job", "task", "idx"])

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from towline.core.pool.draining import FORGOTTEN
 from towline.core.rows import (
     AttemptRow,
     Changes,
@@ -49,7 +50,6 @@ class _Counters(Struct):
 class _JobData(Struct):
     """A job with everything below it."""
 
-    pool: str
     row: JobRow
     spec: SpecRow | None = None
     tasks: dict[int, TaskRow] = {}
@@ -134,7 +134,7 @@ class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
             raise StaleTerm(
                 f"pool {pool} is led in term {counters.term}, not {term}: another leader took over"
             )
-        mine = [data for _, data in sorted(self._jobs.items()) if data.pool == pool]
+        mine = [data for _, data in sorted(self._jobs.items()) if data.row.pool == pool]
         unfinished = [data for data in mine if data.row.ended_at is None]
         damaged = {data.row.id: wrong for data in unfinished if (wrong := _incomplete(data))}
         whole = [data for data in unfinished if data.row.id not in damaged]
@@ -187,7 +187,7 @@ class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
 
     def _put(self, pool: str, changes: Changes) -> None:
         for row in _copies(changes.jobs):
-            self._jobs.setdefault(row.id, _JobData(pool, row)).row = row
+            self._jobs.setdefault(row.id, _JobData(row)).row = row
         for row in _copies(changes.specs):
             self._jobs[row.job].spec = row
         for row in _copies(changes.tasks):
@@ -201,17 +201,26 @@ class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
         for row in _copies(changes.attempts):
             self._jobs[row.job].attempts[row.task, row.index, row.number] = row
         for row in _copies(changes.nodes):
-            self._nodes.setdefault(pool, {})[row.id] = row
+            self._put_node(pool, row)
         self._own.setdefault(pool, _PoolData()).put(changes)
         for row in changes.keys:
             one = Reservation(namespace=row.namespace, key=row.key, digest=row.digest, job=row.job, pool=pool)
             self._keys.setdefault((row.namespace, row.key), (one, row.created_at))
 
+    def _put_node(self, pool: str, row: NodeRow) -> None:
+        """Of two pools, the one in which a node is not forgotten has its row."""
+        for other, rows in self._nodes.items():
+            if other != pool and row.id in rows:
+                if rows[row.id].state != FORGOTTEN:
+                    return
+                del rows[row.id]
+        self._nodes.setdefault(pool, {})[row.id] = row
+
     async def expired(self, pool: str, before_ms: int, limit: int) -> list[str]:
         old = [
             (data.row.ended_at, job)
             for job, data in self._jobs.items()
-            if data.pool == pool and data.row.ended_at is not None and data.row.ended_at < before_ms
+            if data.row.pool == pool and data.row.ended_at is not None and data.row.ended_at < before_ms
         ]
         return [job for _, job in sorted(old)[:limit]]
 
@@ -234,6 +243,10 @@ class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
         now_ms = time.time_ns() // 1_000_000
         stands = [self._keys.setdefault((one.namespace, one.key), (one, now_ms)) for one in wanted]
         return [one for one, _ in stands]
+
+    async def reserved(self, namespace: str, key: str) -> Reservation | None:
+        held = self._keys.get((namespace, key))
+        return None if held is None else held[0]
 
     async def release(self, namespace: str, key: str) -> None:
         self._keys.pop((namespace, key), None)
@@ -279,14 +292,14 @@ class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
         return [row for row in visible if argument and row.id.startswith(argument)][:_MOST_OF_A_PREFIX]
 
     async def jobs(
-        self, namespace: str, before_seq: int | None, limit: int, states: Sequence[str] = ()
+        self, namespace: str, before: tuple[int, str] | None, limit: int, states: Sequence[str] = ()
     ) -> list[JobRow]:
         rows = [data.row for data in self._jobs.values() if data.row.namespace == namespace]
-        if before_seq is not None:
-            rows = [row for row in rows if row.seq < before_seq]
+        if before is not None:
+            rows = [row for row in rows if (row.seq, row.id) < before]
         if states:
             rows = [row for row in rows if row.state in states]
-        return _copies(sorted(rows, key=lambda row: -row.seq)[:limit])
+        return _copies(sorted(rows, key=lambda row: (row.seq, row.id), reverse=True)[:limit])
 
     async def job(self, job: str) -> tuple[JobRow, SpecRow] | None:
         data = self._jobs.get(job)
@@ -349,6 +362,12 @@ class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
 
     async def nodes(self, pool: str) -> list[NodeRow]:
         return _copies(_in_order(self._nodes.get(pool, {})))
+
+    async def find_nodes(self, name: str) -> list[tuple[str, str]]:
+        there = [(row, pool) for pool, rows in self._nodes.items() for row in rows.values()]
+        there = [(row, pool) for row, pool in there if row.state != FORGOTTEN]
+        found = [(row.id, pool) for row, pool in there if row.id == name]
+        return sorted(found or [(row.id, pool) for row, pool in there if row.name == name])
 
     async def events(self, stream: str, after: int, limit: int, job: str | None = None) -> list[EventRow]:
         events = self._events.get(stream, {})

@@ -65,7 +65,8 @@ class Sealed(Struct, frozen=True, kw_only=True):
 
 class Store(AccessStore, CoordinationStore, DeliveryStore, Protocol):
     """All methods may be called from the event loop's thread only; they raise StoreError
-    where the store fails, and nothing else but what is said."""
+    where the store fails (of what writes: Unstorable for a value that it never takes), and nothing else but
+    what is said."""
 
     async def open(self) -> None:
         """Create or check the schema. Raises StoreError for a schema that is newer than this build."""
@@ -85,12 +86,17 @@ class Store(AccessStore, CoordinationStore, DeliveryStore, Protocol):
 
     async def commit(self, pool: str, term: int, commit_no: int, changes: Changes) -> None:
         """Write all changes in one durable transaction that begins with the fence
-        (``commit_no`` is the number of the commit before). Raises StaleTerm, having written nothing."""
+        (``commit_no`` is the number of the commit before). Raises StaleTerm and Unstorable, having written
+        nothing."""
         ...
 
     # --- idempotency keys -----------------------------------------------------------------------
     async def reserve(self, wanted: Sequence[Reservation]) -> list[Reservation]:
         """Reserve each (namespace, key) that is free; return what stands for each now, in order."""
+        ...
+
+    async def reserved(self, namespace: str, key: str) -> Reservation | None:
+        """What stands for an idempotency key; None: nothing."""
         ...
 
     async def release(self, namespace: str, key: str) -> None:
@@ -103,14 +109,15 @@ class Store(AccessStore, CoordinationStore, DeliveryStore, Protocol):
 
     # --- facts, for any server ------------------------------------------------------------------
     async def find_jobs(self, namespace: str, argument: str) -> list[JobRow]:
-        """The jobs that a JOB argument can mean: the one with that id, else the newest of that
-        name, else all whose id begins so (at most 10)."""
+        """The jobs that a JOB argument can mean, whatever their pools: the one with that id, else the newest
+        of that name, else all whose id begins so (at most 10)."""
         ...
 
     async def jobs(
-        self, namespace: str, before_seq: int | None, limit: int, states: Sequence[str] = ()
+        self, namespace: str, before: tuple[int, str] | None, limit: int, states: Sequence[str] = ()
     ) -> list[JobRow]:
-        """Newest first."""
+        """Of all pools, newest first. ``before``: the (seq, id) of the job after which to go on; two pools
+        may have given the same seq."""
         ...
 
     async def job(self, job: str) -> tuple[JobRow, SpecRow] | None: ...
@@ -132,7 +139,16 @@ class Store(AccessStore, CoordinationStore, DeliveryStore, Protocol):
 
     async def attempt(self, job: str, task: int, index: int, number: int) -> AttemptRow | None: ...
 
-    async def nodes(self, pool: str) -> list[NodeRow]: ...
+    async def nodes(self, pool: str) -> list[NodeRow]:
+        """All nodes of a pool, forgotten ones too, in order of their ids. One that was forgotten in a pool
+        and has been committed by another one since is that one's alone; a node that stands in a pool and is
+        not forgotten there is changed by no other pool's commit."""
+        ...
+
+    async def find_nodes(self, name: str) -> list[tuple[str, str]]:
+        """(id, pool) of the nodes of this id or, where there is none, of this name, in any pool, in order of
+        their ids; without those that were forgotten."""
+        ...
 
     async def events(self, stream: str, after: int, limit: int, job: str | None = None) -> list[EventRow]: ...
 

@@ -214,6 +214,7 @@ node = Table(
     _id("pool"),
 )
 Index("node_by_pool", node.c.pool, node.c.id)
+Index("node_by_name", node.c.name)
 
 queue = Table(
     "queue",
@@ -311,6 +312,7 @@ token = Table(
     _number("created_at"),
     _number("expires_at", optional=True),
     _number("used_at", optional=True),
+    _id("pool"),
     sqlite_with_rowid=False,
 )
 
@@ -321,6 +323,7 @@ enrolment = Table(
     _text("name"),
     _number("enrolled_at"),
     _number("expires_at"),
+    _id("pool"),
     sqlite_with_rowid=False,
 )
 

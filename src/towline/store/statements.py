@@ -16,6 +16,7 @@ from sqlalchemy import (
     and_,
     delete,
     literal_column,
+    or_,
     select,
     tuple_,
     update,
@@ -47,6 +48,7 @@ _LIVE: ColumnElement[bool] = literal_column("attempt.state NOT IN ('finished', '
 ENDED_STATES = ("succeeded", "failed", "cancelled", "skipped")
 _ENDED = element.c.state.in_([literal_column(f"'{state}'") for state in ENDED_STATES])
 
+_FORGOTTEN: ColumnElement[str] = literal_column("'forgotten'")
 _UNSUCCESSFUL = element.c.state.in_([literal_column(f"'{state}'") for state in ("failed", "cancelled")])
 
 
@@ -70,7 +72,11 @@ def upsert(insert: Insert, layout: Layout[Any]) -> Any:
     table = metadata.tables[layout.table]
     statement = insert(table).values({name: _p(name) for name in layout.columns})
     changed = {name: statement.excluded[name] for name in layout.columns if name not in layout.key}
-    return statement.on_conflict_do_update(index_elements=list(layout.key), set_=changed)
+    # Of two pools, the one in which a node is not forgotten has its row.
+    where = None
+    if layout is codec.NODE:
+        where = or_(node.c.pool == statement.excluded.pool, node.c.state == _FORGOTTEN)
+    return statement.on_conflict_do_update(index_elements=list(layout.key), set_=changed, where=where)
 
 
 def append(insert: Insert, layout: Layout[Any]) -> Any:
@@ -227,28 +233,35 @@ def job_by_id() -> Select[*tuple[Any, ...]]:
     return rows_of(codec.JOB).where(job.c.id == _p("job"))
 
 
+_NEWEST = (job.c.seq.desc(), job.c.id.desc())
+
+
 def visible_job() -> Select[*tuple[Any, ...]]:
     return job_by_id().where(job.c.namespace == _p("namespace"))
 
 
 def newest_of_name() -> Select[*tuple[Any, ...]]:
     where = and_(job.c.namespace == _p("namespace"), job.c.name == _p("name"))
-    return rows_of(codec.JOB).where(where).order_by(job.c.seq.desc()).limit(_ONE).offset(_ZERO)
+    return rows_of(codec.JOB).where(where).order_by(*_NEWEST).limit(_ONE).offset(_ZERO)
 
 
 def jobs_of_prefix() -> Select[*tuple[Any, ...]]:
     inside = and_(job.c.id >= _p("prefix"), job.c.id < _p("prefix_end"))
     where = and_(job.c.namespace == _p("namespace"), inside)
-    return rows_of(codec.JOB).where(where).order_by(job.c.seq.desc()).limit(_p("count")).offset(_ZERO)
+    return rows_of(codec.JOB).where(where).order_by(*_NEWEST).limit(_p("count")).offset(_ZERO)
 
 
 def newest_jobs(*, of_state: bool) -> Select[*tuple[Any, ...]]:
-    """Jobs below ``before_seq``, newest first. Several states are asked for one by one: each is then
-    the end of an index, however rare it is."""
-    statement = rows_of(codec.JOB).where(job.c.namespace == _p("namespace"), job.c.seq < _p("before_seq"))
+    """Jobs before that of ``before_seq`` and ``before_id``, newest first. Several states are asked for one
+    by one: each is then the end of an index, however rare it is."""
+    # The first condition is what an index is searched by.
+    before = and_(
+        job.c.seq <= _p("before_seq"), or_(job.c.seq < _p("before_seq"), job.c.id < _p("before_id"))
+    )
+    statement = rows_of(codec.JOB).where(job.c.namespace == _p("namespace"), before)
     if of_state:
         statement = statement.where(job.c.state == _p("state"))
-    return statement.order_by(job.c.seq.desc()).limit(_p("count")).offset(_ZERO)
+    return statement.order_by(*_NEWEST).limit(_p("count")).offset(_ZERO)
 
 
 def spec_of() -> Select[*tuple[Any, ...]]:
@@ -299,6 +312,18 @@ def attempt_by_key() -> Select[*tuple[Any, ...]]:
 
 def nodes_of() -> Select[*tuple[Any, ...]]:
     return rows_of(codec.NODE).where(node.c.pool == _p("pool")).order_by(node.c.id)
+
+
+def nodes_by_id() -> Select[*tuple[Any, ...]]:
+    return _nodes_there().where(node.c.id == _p("node"))
+
+
+def nodes_by_name() -> Select[*tuple[Any, ...]]:
+    return _nodes_there().where(node.c.name == _p("name"))
+
+
+def _nodes_there() -> Select[*tuple[Any, ...]]:
+    return select(node.c.id, node.c.pool).where(node.c.state != _FORGOTTEN).order_by(node.c.id)
 
 
 def of_pool(layout: Layout[Any]) -> Select[*tuple[Any, ...]]:

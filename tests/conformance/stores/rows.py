@@ -141,4 +141,5 @@ class Writing:
 
     async def submit(self, id: str, seq: int, **fields: Any) -> None:
         """A job of one task of one element."""
-        await self.commit(jobs=[job(id, seq, **fields)], specs=[spec(id)], tasks=[task(id)])
+        row = job(id, seq, pool=self.pool, **fields)
+        await self.commit(jobs=[row], specs=[spec(id)], tasks=[task(id)])

@@ -30,7 +30,7 @@ def request(target: str, at: int = 10, seq: int = 0) -> AuditRow:
 
 
 async def test_tokens_are_kept_until_they_are_deleted(store: Store) -> None:
-    rows = [token("b", expires_at=20), token("a", kind="join")]
+    rows = [token("b", expires_at=20), token("a", kind="join", pool="gpu")]
     for row in rows:
         await store.token_put(row)
     assert await store.token_list() == [rows[1], rows[0]]
@@ -48,9 +48,12 @@ async def test_a_join_token_is_used_once_by_one_of_many(store: Store) -> None:
 
 
 async def test_an_enrolment_takes_the_place_of_the_older_one(store: Store) -> None:
-    for row in (node("n2"), node("n1"), node("n2", name="two", expires_at=99)):
+    for row in (node("n2"), node("n1"), node("n2", name="two", expires_at=99, pool="gpu")):
         await store.enrolment_put(row)
-    assert await store.enrolment_list() == [node("n1"), node("n2", name="two", expires_at=99)]
+    assert await store.enrolment_list() == [
+        node("n1"),
+        node("n2", name="two", expires_at=99, pool="gpu"),
+    ]
     assert await store.enrolment_delete("n1")
     assert not await store.enrolment_delete("n1")
 

@@ -39,8 +39,9 @@ def row_lists(draw: st.DrawFn, prefix: str, first: bool) -> dict[str, list[Any]]
     for seq, job in enumerate(JOBS, 1):
         if first or draw(st.booleans()):
             made["jobs"][job] = rows.job(
-                prefix + job, seq, namespace=prefix, name=job[0], state=draw(st.sampled_from(STATES)),
-                message=draw(texts), ended_at=draw(bigs), cancel_requested=draw(st.booleans()),
+                prefix + job, seq, namespace=prefix, pool=prefix, name=job[0],
+                state=draw(st.sampled_from(STATES)), message=draw(texts), ended_at=draw(bigs),
+                cancel_requested=draw(st.booleans()),
             )  # fmt: skip
     indexes = st.integers(0, 12)
     for _ in range(draw(st.integers(0, 12))):
@@ -60,7 +61,10 @@ def row_lists(draw: st.DrawFn, prefix: str, first: bool) -> dict[str, list[Any]]
 async def facts(store: Store, pool: str, term: int, prefix: str) -> list[Any]:
     """Everything that can be read of the pool."""
     found: list[Any] = [await store.load(pool, term), await store.counters(pool), await store.nodes(pool)]
-    found += [await store.jobs(prefix, before, 2, ()) for before in (None, 3, 1)]
+    found += [
+        await store.jobs(prefix, before, 2, ())
+        for before in (None, (3, ""), (2, prefix + "a2"), (2, prefix + "b"), (1, ""))
+    ]
     found += [await store.jobs(prefix, None, 9, states) for states in (STATES[:2], STATES[2:])]
     found += [await store.find_jobs(prefix, prefix + argument) for argument in ("", "a", "a1", "c")]
     found += [await store.find_jobs(prefix, argument) for argument in ("a", "b", "c")]

@@ -14,6 +14,8 @@ async def test_the_first_reservation_stands(store: Store) -> None:
     first = rows.reservation("k1", "d1", "j1")
     assert await store.reserve([first]) == [first]
     assert await store.reserve([rows.reservation("k1", "d2", "j2")]) == [first]
+    assert await store.reserved("default", "k1") == first
+    assert await store.reserved("default", "k2") is None
 
 
 async def test_a_batch_is_answered_in_order(store: Store) -> None:
@@ -29,12 +31,15 @@ async def test_a_batch_is_answered_in_order(store: Store) -> None:
 async def test_namespaces_have_keys_of_their_own(store: Store) -> None:
     mine, theirs = rows.reservation("k1"), rows.reservation("k1", job="j2", namespace="other")
     assert await store.reserve([mine, theirs]) == [mine, theirs]
+    assert await store.reserved("other", "k1") == theirs
+    assert await store.reserved("third", "k1") is None
 
 
 async def test_a_released_key_is_free(store: Store) -> None:
     await store.reserve([rows.reservation("k1"), rows.reservation("k2")])
     await store.release("default", "k1")
     await store.release("default", "never there")
+    assert await store.reserved("default", "k1") is None
     other = rows.reservation("k1", "d9", "j9")
     assert await store.reserve([other]) == [other]
     assert await store.reserve([rows.reservation("k2", job="j8")]) == [rows.reservation("k2")]
@@ -47,6 +52,7 @@ async def test_an_error_kept_under_a_key_is_its_answer(store: Store) -> None:
     await store.answer("default", "never there", "nothing")
     kept = msgspec.structs.replace(first, error="internal_error: it broke")
     assert await store.reserve([rows.reservation("k1", job="j2")]) == [kept]
+    assert await store.reserved("default", "k1") == kept
 
 
 async def test_of_many_at_once_one_gets_the_key_and_all_learn_which(store: Store) -> None:

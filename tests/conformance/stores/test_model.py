@@ -129,7 +129,7 @@ class StoresAndModel(RuleBasedStateMachine):
         ranges = draw(st.lists(st.integers(10, 13), max_size=2, unique=True))
         events = range(model.event_no + 1, model.event_no + 1 + draw(st.integers(0, 3)))
         made = rows.changes(
-            jobs=[rows.job(job, seq, namespace=prefix, ended_at=ended_at)],
+            jobs=[rows.job(job, seq, namespace=prefix, pool=prefix, ended_at=ended_at)],
             specs=[] if known else [rows.spec(job)],
             tasks=[] if known else [rows.task(job)],
             elements=[rows.element(job, index, state) for index, state in elements.items()],

@@ -61,10 +61,10 @@ async def test_jobs_are_listed_newest_first_page_by_page(leader: Writing) -> Non
     await leader.submit("hidden", 8, namespace="other")
     jobs = leader.store.jobs
     assert ids(await jobs("default", None, 3)) == ["j7", "j6", "j5"]
-    assert ids(await jobs("default", 5, 3)) == ["j4", "j3", "j2"]
-    assert ids(await jobs("default", 2, 3)) == ["j1"]
+    assert ids(await jobs("default", (5, "j5"), 3)) == ["j4", "j3", "j2"]
+    assert ids(await jobs("default", (2, ""), 3)) == ["j1"]
     assert ids(await jobs("default", None, 9, ["failed"])) == ["j6", "j3"]
-    assert ids(await jobs("default", 6, 3, ["failed", "running"])) == ["j5", "j4", "j3"]
+    assert ids(await jobs("default", (6, "j6"), 3, ["failed", "running"])) == ["j5", "j4", "j3"]
     assert await jobs("default", None, 9, ["succeeded"]) == []
 
 

@@ -60,13 +60,35 @@ async def test_every_route_is_described_with_a_summary(cluster: ClusterServer) -
     assert len(names) == len(set(names))
 
 
+async def test_the_pool_that_a_request_is_about_is_described(cluster: ClusterServer) -> None:
+    paths = (await described(cluster))["paths"]
+    named = {
+        path
+        for path, operations in paths.items()
+        for operation in operations.values()
+        if any((one["name"], one["in"]) == ("pool", "query") for one in operation.get("parameters", []))
+    }
+    of_a_node = {f"/v1/nodes/{{node}}{what}" for what in ("", "/drain", "/undrain")}
+    of_images = {f"/v1/images{what}" for what in ("", "/pull", "/remove", "/gc")}
+    of_events = {"/v1/events", "/v1/events/export"}
+    expected = {"/v1/queues", "/v1/queues/{name}", "/v1/nodes", "/v1/usage", "/v1/gc"}
+    assert named == expected | of_a_node | of_images | of_events
+    for path in named:  # each heeds it
+        for method, operation in paths[path].items():
+            (given,) = [one for one in operation["parameters"] if one["name"] == "pool"]
+            assert given["required"] is False and given["description"]
+            url = path.format(node="n1", name="default") + "?pool=nowhere"
+            answer = await cluster.http.request(method.upper(), url, json={})
+            assert answer.status_code == 404 and "no pool 'nowhere'" in answer.text, (method, path)
+
+
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 async def test_answers_are_as_described(cluster: ClusterServer, tmp_path: Path) -> None:
     agent = ScriptedAgent(cluster.socket)
     await agent.connect()
     done = (await cluster.submit(job("done", main={"array": 3}))).json()["id"]
     await cluster.get(f"/v1/jobs/{done}/wait", timeout_s=30)
-    real = {"job": done, "task": "main", "index": 1, "node": "n1", "name": "default"}
+    real = {"job": done, "task": "main", "index": 1, "node": "n1", "name": "default", "pool": "default"}
     authority = tmp_path / "ca.pem"
     authority.write_text(cluster.authority)
     await agent.close()  # it does not answer all that nodes are asked

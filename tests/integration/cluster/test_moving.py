@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,8 +58,8 @@ class HandNode:
         self.name = f"n{number}"
         self._seq = 0
 
-    async def join(self, folder: Path) -> None:
-        link = parse_join(await self._cluster.join_link())
+    async def join(self, folder: Path, **fields: Any) -> None:
+        link = parse_join(await self._cluster.join_link(**fields))
         await asyncio.to_thread(join, folder, link, self.id, self.name)
         self.member = Membership(folder)
         self.talking = Talking(self._client)
@@ -316,6 +317,53 @@ async def test_artifacts_go_with_their_job(tmp_path: Path) -> None:
         assert (gone["jobs"], gone["artifact_bytes"]) == (1, would["artifact_bytes"])
         assert not (home / "objects/artifacts" / name).exists()
         await owner.close()
+    finally:
+        await cluster.close()
+        shutil.rmtree(home)
+
+
+async def test_what_is_too_old_goes_in_all_pools_or_in_one(tmp_path: Path) -> None:
+    home = Path(tempfile.mkdtemp(prefix="tow-"))
+    cluster = ClusterServer(home, TOWLINE_RETENTION_DAYS="1e-9")
+    owners = {pool: HandNode(cluster, number) for number, pool in enumerate(("default", "gpu"))}
+    made: dict[str, str] = {}
+
+    async def collected(**query: str) -> Any:
+        sizes = [
+            (await cluster.http.post("/v1/gc", json=body, params=query)).raise_for_status().json()
+            for body in ({"dry_run": True}, {})
+        ]
+        assert [one["jobs"] for one in sizes] == [sizes[0]["jobs"]] * 2
+        assert sizes[0]["artifact_bytes"] == sizes[1]["artifact_bytes"]
+        return sizes[1]
+
+    async def run() -> None:
+        for pool, owner in owners.items():
+            task = {"runtime": "process", "command": ["true"], "resources": {"cpu": 0.1, "memory": "32Mi"}}
+            answer = await cluster.submit({"name": "j", "pool": pool, "tasks": {"t": task}})
+            made[pool] = answer.raise_for_status().json()["id"]
+            await owner.hear(Start)
+            await owner.bring(f"{made[pool]}-0-0-1")
+            await owner.ended(f"{made[pool]}-0-0-1")
+
+    try:
+        await cluster.start()
+        (await cluster.http.post("/v1/pools", json={"pool": "gpu"})).raise_for_status()
+        cluster.signal(signal.SIGTERM)
+        await cluster.start()  # what has ended after it is left to whoever asks
+        for pool, owner in owners.items():
+            await owner.join(tmp_path / owner.name, pool=pool)
+        await run()
+        one = await collected(pool="gpu")
+        assert one["jobs"] == 1 and one["artifact_bytes"] > len(CONTENT)
+        assert [(home / "objects/artifacts" / made[pool]).exists() for pool in owners] == [True, False]
+        await run()
+        every = await collected()
+        assert (every["jobs"], every["artifact_bytes"]) == (3, 3 * one["artifact_bytes"])
+        assert list((home / "objects/artifacts").glob("*/manifests")) == []
+        assert await collected() == {**every, "jobs": 0, "freed_bytes": 0, "artifact_bytes": 0}
+        for owner in owners.values():
+            await owner.close()
     finally:
         await cluster.close()
         shutil.rmtree(home)

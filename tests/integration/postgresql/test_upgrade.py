@@ -15,6 +15,7 @@ from tests.postgres import Postgres
 
 from towline.errors import StoreError
 from towline.store import codec, schema
+from towline.store.access import EnrolmentRow
 from towline.store.migrations import HEAD, REVISIONS
 from towline.store.port import Store
 from towline.store.postgresql import PostgresStore
@@ -174,6 +175,28 @@ async def test_a_build_of_before_works_on_a_later_schema(later: Store) -> None:
     assert [row.id for row in snapshot.jobs] == ["j1", "j2"] and damaged == {}
     assert len(snapshot.elements) == 2
     await again.close()
+
+
+BEFORE_POOLS = """
+INSERT INTO enrolment (node, name, enrolled_at, expires_at) VALUES ('n1', 'n1', 1, 99), ('n2', 'n2', 1, 99)
+  ON CONFLICT (node) DO UPDATE SET name = excluded.name, enrolled_at = excluded.enrolled_at,
+  expires_at = excluded.expires_at;
+INSERT INTO token (id, kind, name, role, namespace, digest, created_at, expires_at, used_at)
+  VALUES ('t1', 'join', '', '', '*', '', 1, 2, NULL);
+"""
+"""What a server of the version before pools were added writes: a node's certificate was renewed, others are
+new."""
+
+
+async def test_what_servers_of_before_write_is_the_default_pools_or_stays(later: Store) -> None:
+    await later.enrolment_put(EnrolmentRow(node="n1", name="n1", enrolled_at=1, expires_at=2, pool="gpu"))
+    await change(later, BEFORE_POOLS)
+    found = await later.enrolment_list()
+    assert [(row.node, row.pool, row.expires_at) for row in found] == [
+        ("n1", "gpu", 99),
+        ("n2", "default", 99),
+    ]
+    assert [row.pool for row in await later.token_list()] == ["default"]
 
 
 async def test_a_later_schema_that_is_not_for_it_is_refused(later: Store) -> None:

@@ -21,7 +21,7 @@ class Server:
     """Answers with ``LINES``, and may break off after them."""
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.asked: list[tuple[int, str | None]] = []
         self.breaks = False
 
     async def __aenter__(self) -> Server:
@@ -30,8 +30,8 @@ class Server:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    async def export_events(self, since_ms: int) -> AsyncGenerator[bytes, None]:
-        self.asked.append(since_ms)
+    async def export_events(self, since_ms: int, pool: str | None) -> AsyncGenerator[bytes, None]:
+        self.asked.append((since_ms, pool))
         for line in LINES:
             yield line
         if self.breaks:
@@ -53,9 +53,9 @@ def test_lines_go_to_stdout_or_to_a_file(server: Server, tmp_path: Path) -> None
     done = CliRunner().invoke(commands(), ["events", "export"])
     assert done.exit_code == 0 and done.stdout.encode().splitlines() == LINES
     path = tmp_path / "log.jsonl"
-    done = CliRunner().invoke(commands(), ["events", "export", "-o", str(path)])
+    done = CliRunner().invoke(commands(), ["events", "export", "-o", str(path), "--pool", "gpu"])
     assert done.exit_code == 0 and path.read_bytes().splitlines() == LINES
-    assert server.asked == [0, 0]
+    assert server.asked == [(0, None), (0, "gpu")]
 
 
 def test_a_file_is_not_there_where_the_answer_broke_off(server: Server, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_times_are_ago_or_moments(server: Server) -> None:
     before_ms = int(time.time() * 1000)
     for since in ("2h", "2023-11-14T22:13:20Z", "2023-11-14T23:13:20+01:00", "2023-11-14 22:13:20"):
         assert CliRunner().invoke(commands(), ["events", "export", "--since", since]).exit_code == 0
-    ago, *moments = server.asked
+    ago, *moments = [since_ms for since_ms, _ in server.asked]
     assert 0 <= ago - (before_ms - 7_200_000) < 600_000
     assert moments == [1_700_000_000_000] * 3
 

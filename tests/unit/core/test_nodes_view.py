@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 from tests.unit.core.driver import Driver, node_row, task
 
-from towline.core.rows import GpuDevice
-from towline.model.job import Gpu, Resources
+from towline.core.commands import NodeUp, Submit
+from towline.core.pool import Pool
+from towline.core.rows import GpuDevice, PoolSnapshot
+from towline.model.job import Gpu, JobSpec, Resources
 from towline.model.views import GpuView
 
 GPUS = (
@@ -47,3 +49,14 @@ def test_taints_protections_and_disk_are_shown() -> None:
     )
     (node,) = Driver(row).pool.nodes_view()
     assert (node.taints, node.protects, node.disk_bytes) == (["team=ml"], {"process": ["memory"]}, 2**30)
+
+
+def test_what_is_shown_says_its_pool() -> None:
+    pool = Pool.load(PoolSnapshot(pool="gpu", term=1, commit_no=0, event_no=0, job_seq=0), 0)
+    spec = JobSpec(name="j", tasks={"a": task()})
+    for command in (NodeUp(node=node_row()), Submit(job="j1", namespace="default", spec=spec)):
+        pool.apply(command, 1)
+    changes, _ = pool.collect()
+    assert [row.pool for row in changes.jobs] == ["gpu"]
+    assert [node.pool for node in pool.nodes_view()] == ["gpu"]
+    assert [queue.pool for queue in pool.queues_view()] == ["gpu"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.unit.core.driver import SMALL, Driver, each, node_row, task
 
-from towline.core.commands import AttemptUpdate, NodeUp, Quarantine, Report, Submit
+from towline.core.commands import AttemptUpdate, ForgetNode, NodeDown, NodeUp, Quarantine, Report, Submit
+from towline.core.pool.submission import SEQS_A_MS
 from towline.errors import NotFound
 from towline.model.job import Array, JobSpec, Resources, TaskSpec
 
@@ -213,3 +214,62 @@ def test_a_tasks_image_stays_what_it_was_first_resolved_to() -> None:
     assert driver.task_row().image_digest == "sha256:one"
     driver.reload()
     assert driver.pool.state.jobs["j1"].tasks[0].image_digest == "sha256:one"
+
+
+def test_jobs_of_all_pools_stand_in_one_order_by_time() -> None:
+    driver = Driver()
+    driver.step(*(_submit(f"a{at}") for at in range(3)))
+    first = driver.now_ms * SEQS_A_MS
+    assert [driver.job_row(f"a{at}").seq for at in range(3)] == [first, first + 1, first + 2]
+    driver.step(_submit("b"), after_ms=1)
+    assert driver.job_row("b").seq == first + SEQS_A_MS
+    driver.now_ms -= 60_000  # the next leader's clock is behind
+    driver.reload()
+    driver.step(_submit("c"))
+    assert driver.job_row("c").seq == first + SEQS_A_MS + 1
+    assert {driver.job_row(job).pool for job in ("a0", "b", "c")} == {"default"}
+
+
+def test_more_jobs_than_a_millisecond_has_numbers_keep_their_order() -> None:
+    driver = Driver()
+    count = SEQS_A_MS + 10
+    driver.step(*(_submit(f"a{at}") for at in range(count)))
+    driver.step(_submit("b"), after_ms=1)
+    seqs = [driver.job_row(f"a{at}").seq for at in range(count)] + [driver.job_row("b").seq]
+    assert seqs == sorted(set(seqs))
+
+
+def _submit(job: str) -> Submit:
+    return Submit(job=job, namespace="default", spec=JobSpec(name="j", tasks={"a": task()}))
+
+
+def test_the_numbers_of_jobs_are_exact_in_floats_for_long() -> None:
+    year_2248_ms = (2248 - 1970) * 31_556_952_000
+    assert year_2248_ms * SEQS_A_MS < 2**53 < (year_2248_ms + 2 * 31_556_952_000) * SEQS_A_MS
+
+
+def test_what_was_active_on_another_pools_node_is_lost_in_time() -> None:
+    """The store gives a node to one pool: another one that thought it had it loads without it."""
+    driver = Driver(node_row("n1"), node_row("n2"))
+    driver.submit(a=task(size=2, resources=Resources(cpu_milli=1500, memory_bytes=1, pids=1)))
+    assert len(driver.starts()) == 2
+    del driver.table.nodes[driver.table.attempts["j1", 0, 0, 1].node]
+    driver.reload()
+    for _ in range(15):
+        driver.tick(2_000)
+    assert driver.table.attempts["j1", 0, 0, 1].state == "lost"
+    driver.reload()  # a lost attempt of a node that is not there is no burden
+
+
+def test_a_lost_attempt_of_a_node_that_has_left_the_pool_does_not_come_back() -> None:
+    driver = Driver(node_row("n1", cpu_milli=500))
+    driver.submit(a=task())
+    assert driver.starts() == ["j1-0-0-1"]
+    driver.step(NodeDown(node="n1"))
+    driver.step(ForgetNode(node="n1"))
+    assert driver.element().state == "queued"
+    driver.reload()
+    del driver.table.nodes["n1"]  # as where it has joined another pool
+    driver.reload()
+    driver.join(node_row("n2", cpu_milli=500))
+    assert driver.starts() == ["j1-0-0-2"]

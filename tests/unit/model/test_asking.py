@@ -284,6 +284,62 @@ def test_queues_that_are_none(queue):
     assert found.where == "queue"
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("gpu", ("gpu",)),
+        ("any", ("any",)),
+        ("[any]", ("any",)),
+        ("[east, west]", ("east", "west")),
+        ("[7, 1.50]", ("7", "1.50")),
+        ("'{{params.where}}-1'", ("east-1",)),
+        ("[west, '{{params.where}}']", ("west", "east")),
+        ("'{{params.all}}'", ("any",)),
+    ],
+)
+def test_pools(written, expected):
+    spec = load(job_text("", f"params: {{where: east, all: any}}\npool: {written}\n"))
+    assert spec.pool == expected
+    document = to_document(spec)
+    assert document["pool"] == (expected[0] if len(expected) == 1 else list(expected))
+    assert load_tree(document) == spec
+    assert load(job_text("")).pool == () and "pool" not in to_document(load(job_text("")))
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("", "pool: is empty (leave the field out, or write pool: any)"),
+        ("[]", "pool: is an empty list (write the name of a pool, any, or a list such as [east, west])"),
+        ("{a: b}", "pool: is a mapping, not the name of a pool (write the name"),
+        ("[[a]]", "pool[0]: is a list, not the name of a pool (write the name"),
+        ("[a, ]\n# x", None),
+        ("[a, null]", "pool[1]: is nothing, not the name of a pool (write the name"),
+        ("a b", "pool: the name is 'a b' (a pool's name is 1 to 63 letters, digits, -, _ and ., begins with"),
+        ("'*'", "pool: the name is '*' (a pool's name is"),
+        ("cluster", "pool: the name is 'cluster' (a pool's name is"),
+        ("[east, cluster]", "pool[1]: the name is 'cluster' (a pool's name is"),
+        ("[east, any]", "pool[1]: is 'any' beside other pools (write pool: any, or the pools' names alone)"),
+        ("[any, any]", "pool[0]: is 'any' beside other pools"),
+        ("[east, west, east]", "pool[2]: names 'east' again (name each pool once)"),
+        ("'{{params.nowhere}}'", "pool: there is no parameter 'nowhere'"),
+        ("'{{index}}'", "pool: {{index}} cannot stand here"),
+    ],
+)
+def test_what_is_told_of_wrong_pools(written, expected):
+    text = job_text("", f"pool: {written}\n")
+    if expected is None:
+        assert load(text).pool == ("a",)
+        return
+    told = str(problems(text)[0])
+    assert expected in told, told
+
+
+def test_a_pool_belongs_to_the_job():
+    told = str(problems(job_text("pool: gpu"))[0])
+    assert "pool: a task has no such field, the job has (move pool to the top of the file)" in told
+
+
 ANYWHERE: dict[str, object] = {
     "image": "x:{}",
     "user": "u{}",

@@ -37,6 +37,7 @@ from towline.model.states import RETRYABLE
 from towline.model.template import escape
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True)
+POOLS = NAMES.filter(lambda name: name not in ("any", "cluster"))
 VARIABLES = st.from_regex(r"[A-SU-Z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 PRINTABLE = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=20)
@@ -178,6 +179,7 @@ def specs(draw: st.DrawFn) -> JobSpec:
         labels=draw(st.dictionaries(NAMES.map(lambda n: n.strip("-_") or "x"), PRINTABLE)),
         priority=draw(st.integers(0, 100)),
         queue=draw(NAMES),
+        pool=draw(st.just(("any",)) | st.lists(POOLS, max_size=3, unique=True).map(tuple)),
     )
 
 

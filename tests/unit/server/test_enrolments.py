@@ -34,7 +34,7 @@ class Cluster:
 
     async def enrol(self) -> int:
         """When its certificate was made, as the certificate tells it: unix ms."""
-        _, token = await self.tokens.create_join(60_000)
+        _, token = await self.tokens.create_join(60_000, "default")
         await self.enrolments.enrol(token, NODE, "n1", make_request(make_key(), NODE))
         return self.now_ms // 1000 * 1000
 

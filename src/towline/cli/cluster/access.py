@@ -13,6 +13,7 @@ from towline.cli.screen import terminal
 if TYPE_CHECKING:
     from towline.client import Client
     from towline.client.cluster.access import Access
+    from towline.model.access_views import JoinTokenView, TokenView
 
 token = typer.Typer(help="Tokens: who may use the cluster, and links that make nodes.", no_args_is_help=True)
 _MOST = 1000
@@ -58,6 +59,14 @@ def create(
         str | None,
         typer.Option(metavar="HOST[:PORT]", help="How the machine reaches the server, for a link."),
     ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            "--pool",
+            metavar="NAME",
+            help="The pool that the machine joins. [default: the one there from the start]",
+        ),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Make a token for a person or a program, or a link that makes a machine a node.
@@ -70,6 +79,7 @@ def create(
       tow token create ci --role viewer --lifetime 30d
       tow token create bob --role submitter --namespace team-b
       tow token create --join --address tow.lan
+      tow token create --join --pool gpu
     """
 
     async def work(client: Client) -> int:
@@ -80,17 +90,18 @@ def create(
                 raise RequestError(
                     "--join makes a link for a machine: it has neither NAME nor --role nor --namespace."
                 )
-            link = await _access(client).create_join(lifetime, address)
+            link = await _access(client).create_join(lifetime, address, pool)
             if json:
                 terminal.write_json(link)
             else:
                 terminal.write(f"tow agent --join {shlex.quote(terminal.safe(link.link))}")
                 terminal.say(
-                    f"Run this on the machine that is to be a node, until {link.expires_at}. "
+                    "Run this on the machine that is to be a node of the pool "
+                    f"{terminal.safe(link.pool)}, until {link.expires_at}. "
                     f"To take it back: tow token rm {link.id}"
                 )
             return terminal.OK
-        if name is None or role is None or address is not None:
+        if name is None or role is None or address is not None or pool is not None:
             raise RequestError(
                 "Give a name and a role, as in: tow token create ada --role submitter; or --join for a node."
             )
@@ -119,12 +130,16 @@ def ls(json: AsJson = False) -> None:
         if json:
             terminal.write_json(found)
         else:
-            rows = [(t.name, t.role, t.id, t.created_at, t.expires_at or "never") for t in found.tokens]
-            rows += [("-", "join link", j.id, j.created_at, j.expires_at or "never") for j in found.joins]
+            rows = [_row(one, one.name, one.role) for one in found.tokens]
+            rows += [_row(one, None, f"join link of {one.pool}") for one in found.joins]
             terminal.table(("name", "role", "id", "created", "expires"), rows)
         return terminal.OK
 
     terminal.ask(work)
+
+
+def _row(one: TokenView | JoinTokenView, name: str | None, role: str) -> tuple[object, ...]:
+    return name, role, one.id, one.created_at, one.expires_at or "never"
 
 
 def rm(

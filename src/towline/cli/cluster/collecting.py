@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from towline.cli.arguments import AsJson
+from towline.cli.arguments import AsJson, OfPool
 from towline.cli.screen import terminal
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def collect(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would go, and how much that frees.")
     ] = False,
+    pool: OfPool = None,
     json: AsJson = False,
 ) -> None:
     """Remove jobs that ended longer ago than they are kept, and output beyond its size.
@@ -40,7 +41,7 @@ def collect(
         from towline.model.units import human_bytes
         from towline.model.views import GarbageView
 
-        answer = await client.request("POST", "/v1/gc", body={"dry_run": dry_run})
+        answer = await client.request("POST", "/v1/gc", query={"pool": pool}, body={"dry_run": dry_run})
         view = msgspec.json.decode(answer, type=GarbageView)
         if json:
             terminal.write_json(view)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from towline.cli.arguments import AsJson
+from towline.cli.arguments import AsJson, OfPool
 from towline.cli.screen import terminal
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def add(app: typer.Typer) -> None:
     app.command("undrain")(undrain)
 
 
-def _nodes(client: Client) -> Nodes:
+def _nodes(client: Client, pool: str | None) -> Nodes:
     from towline.client.cluster.nodes import Nodes
 
-    return Nodes(client)
+    return Nodes(client, pool)
 
 
 def node(
@@ -38,6 +38,7 @@ def node(
     force: Annotated[
         bool, typer.Option("--force", help="Forget it although it is connected: it is cut off at once.")
     ] = False,
+    pool: OfPool = None,
     json: AsJson = False,
 ) -> None:
     """Show one node; or forget one that will not come back.
@@ -57,12 +58,12 @@ def node(
         from towline.errors import RequestError
 
         if len(words) == 2 and words[0] == "forget":
-            await _nodes(client).forget(words[1], force)
+            await _nodes(client, pool).forget(words[1], force)
             terminal.say(f"Forgot {words[1]}.")
             return terminal.OK
         if len(words) != 1 or force:
             raise RequestError("Give one node, as in: tow node n7, or: tow node forget n7")
-        view = await _nodes(client).get(words[0])
+        view = await _nodes(client, pool).get(words[0])
         if json:
             terminal.write_json(view)
         else:
@@ -80,6 +81,7 @@ def _show(view: NodeView) -> None:
     lines: list[tuple[str, str | None]] = [
         ("name", view.name),
         ("id", view.id),
+        ("pool", view.pool),
         ("state", view.state),
         ("draining since", view.drain_at),
         ("moves what runs at", view.drain_until),
@@ -105,6 +107,7 @@ def drain(
         typer.Option(metavar="TIME", help="Such as 30m: what still runs then is stopped and queued again."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return once nothing runs there any more.")] = False,
+    pool: OfPool = None,
     json: AsJson = False,
 ) -> None:
     """Let a node take nothing new: for an upgrade, or before it goes away.
@@ -119,9 +122,9 @@ def drain(
     """
 
     async def work(client: Client) -> int:
-        view = await _nodes(client).drain(which, deadline)
+        view = await _nodes(client, pool).drain(which, deadline)
         if wait:
-            view = await _until_empty(client, view)
+            view = await _until_empty(_nodes(client, view.pool), view)
         if json:
             terminal.write_json(view)
             return terminal.OK
@@ -132,7 +135,7 @@ def drain(
     terminal.ask(work)
 
 
-async def _until_empty(client: Client, view: NodeView) -> NodeView:
+async def _until_empty(nodes: Nodes, view: NodeView) -> NodeView:
     import asyncio
 
     told_s = 0.0
@@ -141,11 +144,11 @@ async def _until_empty(client: Client, view: NodeView) -> NodeView:
             terminal.say(f"{view.name} has {view.active} attempts.")
             told_s = time.monotonic()
         await asyncio.sleep(_LOOK_EVERY_S)
-        view = await _nodes(client).get(view.id)
+        view = await nodes.get(view.id)
     return view
 
 
-def undrain(which: Node, json: AsJson = False) -> None:
+def undrain(which: Node, pool: OfPool = None, json: AsJson = False) -> None:
     """Let a drained node take work again.
 
     \b
@@ -154,7 +157,7 @@ def undrain(which: Node, json: AsJson = False) -> None:
     """
 
     async def work(client: Client) -> int:
-        view = await _nodes(client).undrain(which)
+        view = await _nodes(client, pool).undrain(which)
         if json:
             terminal.write_json(view)
         else:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from towline.cli.arguments import AsJson, complete_job
+from towline.cli.arguments import AsJson, OfPool, complete_job
 from towline.cli.screen import terminal
 from towline.cli.screen.terminal import Reference, length, safe
 
@@ -32,6 +32,13 @@ _ORDERS: dict[str, Callable[[ElementUsageView], float]] = {
 }
 
 
+class Shown(NamedTuple):
+    """Of what: of a job or part of one, else of all that runs, in one pool or in all."""
+
+    named: Reference | None
+    pool: str | None
+
+
 def add(app: typer.Typer) -> None:
     app.command("top")(top)
 
@@ -47,6 +54,7 @@ def top(
     sort: Annotated[
         str, typer.Option("--sort", metavar="COLUMN", help=f"The largest first, by {', '.join(_ORDERS)}.")
     ] = "cpu",
+    pool: OfPool = None,
     once: Annotated[bool, typer.Option("--once", help="Look once, print a table and end.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -61,6 +69,7 @@ def top(
       tow top
       tow top flights/count --sort memory
       tow top --once | head -20
+      tow top --pool gpu
       tow top --json | jq '.elements[] | {name, cpu, memory_bytes}'
     """
 
@@ -71,34 +80,38 @@ def top(
             raise RequestError(f"--sort is one of {', '.join(_ORDERS)}, and not {safe(sort)!r}.")
         if not SHORTEST_S <= interval <= LONGEST_S:
             raise RequestError(f"--interval is {SHORTEST_S:g} to {LONGEST_S:g} seconds, not {interval:g}.")
-        named = None if what is None else terminal.reference(what)
+        if pool is not None and what is not None:
+            raise RequestError(
+                "--pool is for all that runs there: a job has its own pool, leave one of them out."
+            )
+        of = Shown(None if what is None else terminal.reference(what), pool)
         if json or once or not sys.stdout.isatty():
-            found = await _look_twice(client, named, interval)
+            found = await _look_twice(client, of, interval)
             if json:
                 terminal.write_json(_sorted(found, sort))
             else:
                 _print(_sorted(found, sort))
             return terminal.OK
-        await _draw(client, named, interval, sort)
+        await _draw(client, of, interval, sort)
         return terminal.OK
 
     terminal.ask(work)
 
 
-async def _look(client: Client, named: Reference | None) -> UsageView:
+async def _look(client: Client, of: Shown) -> UsageView:
     from towline.client.usage import usage
 
-    if named is None:
-        return await usage(client)
-    return await usage(client, named.job, named.task, named.index)
+    if of.named is None:
+        return await usage(client, pool=of.pool)
+    return await usage(client, of.named.job, of.named.task, of.named.index)
 
 
-async def _look_twice(client: Client, named: Reference | None, interval_s: float) -> UsageView:
+async def _look_twice(client: Client, of: Shown, interval_s: float) -> UsageView:
     from towline.client.usage import between
 
-    before = await _look(client, named)
+    before = await _look(client, of)
     await asyncio.sleep(interval_s)
-    return between(before, await _look(client, named))
+    return between(before, await _look(client, of))
 
 
 def _sorted(found: UsageView, sort: str) -> UsageView:
@@ -165,7 +178,7 @@ def row(element: ElementUsageView) -> tuple[str, ...]:
 
 
 # --- on a terminal ------------------------------------------------------------------------------------
-async def _draw(client: Client, named: Reference | None, interval_s: float, sort: str) -> None:
+async def _draw(client: Client, of: Shown, interval_s: float, sort: str) -> None:
     """Until Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
@@ -175,11 +188,11 @@ async def _draw(client: Client, named: Reference | None, interval_s: float, sort
     console = Console(file=sys.stdout, highlight=False)
     with Live(console=console, auto_refresh=False, transient=False) as live:
         try:
-            before = await _look(client, named)
+            before = await _look(client, of)
             _show(live, before, sort)
             while True:
                 await asyncio.sleep(interval_s)
-                after = await _look(client, named)
+                after = await _look(client, of)
                 _show(live, between(before, after), sort)
                 before = after
         except asyncio.CancelledError:

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 _LIMITS = ("memory", "cpu")
 
 
-async def warn_of_limits(client: Client, submission: Submission) -> None:
-    """Say which nodes only count what containers ask for. For ``process`` that is known, and asks nobody."""
+async def warn_of_limits(client: Client, submission: Submission, pool: str) -> None:
+    """Say which nodes of a pool only count what containers ask for. For ``process`` that is known, and asks
+    nobody."""
     runtimes = {_runtime(task) for task in _tasks(submission)} - {"process"}
     if not runtimes:
         return
     with suppress(TowlineError):
-        for node in await client.nodes():
+        for node in await client.nodes(pool):
             given = [set(node.protects[name]) for name in runtimes if name in node.protects]
             if node.state == "ready" and given:
                 lacks = [limit for limit in _LIMITS if not all(limit in one for one in given)]

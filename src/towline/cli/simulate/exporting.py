@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import typer
 
-from towline.cli.arguments import since_ms
+from towline.cli.arguments import AtPool, since_ms
 from towline.cli.screen import terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import AsyncIterator, Callable, Generator
 
     from towline.client import Client
 
-events = typer.Typer(help="What has happened in the pool.", no_args_is_help=True)
+events = typer.Typer(help="What has happened in a pool.", no_args_is_help=True)
 
 Since = Annotated[
     str | None, typer.Option("--since", metavar="TIME", help="From 7d ago on, or from 2026-01-31T12:00:00Z.")
@@ -41,8 +41,8 @@ def _group() -> None:
     pass
 
 
-def export(since: Since = None, output: Output = None) -> None:
-    """Write the event log as lines of JSON: nodes, queues, and every event with its job's needs.
+def export(since: Since = None, output: Output = None, pool: AtPool = None) -> None:
+    """Write a pool's event log as lines of JSON: nodes, queues, and every event with its job's needs.
 
     It is what `tow simulate events` replays. Commands, images, environments and values of arrays are
     left out.
@@ -50,25 +50,26 @@ def export(since: Since = None, output: Output = None) -> None:
     \b
     Examples:
       tow events export --since 7d -o week.jsonl
+      tow events export --pool gpu -o gpu.jsonl
       tow events export | jq 'select(.kind == "job.submitted") | .job'
     """
 
     async def work(client: Client) -> int:
         begin_ms = 0 if since is None else since_ms(since)
         if output is None:
-            await _write(client, begin_ms, terminal.write)
+            await _write(client.export_events(begin_ms, pool), terminal.write)
             return terminal.OK
         with _whole(output) as file:
-            count = await _write(client, begin_ms, lambda line: file.write(line + "\n"))
+            count = await _write(client.export_events(begin_ms, pool), lambda line: file.write(line + "\n"))
         terminal.say(f"Wrote {count:,} lines to {output}.")
         return terminal.OK
 
     terminal.ask(work)
 
 
-async def _write(client: Client, begin_ms: int, write: Callable[[str], object]) -> int:
+async def _write(events: AsyncIterator[bytes], write: Callable[[str], object]) -> int:
     shown, count = sys.stderr.isatty(), 0
-    async for line in client.export_events(begin_ms):
+    async for line in events:
         write(line.decode())
         count += 1
         if shown and count % _TOLD_EVERY == 0:

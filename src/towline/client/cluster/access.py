@@ -30,9 +30,11 @@ class Access:
         answer = await self._client.request("POST", "/v1/tokens", body=body)
         return msgspec.json.decode(answer, type=TokenView)
 
-    async def create_join(self, lifetime: str | None = None, address: str | None = None) -> JoinView:
-        """A join link for one machine."""
-        given = {"lifetime": lifetime, "address": address}
+    async def create_join(
+        self, lifetime: str | None = None, address: str | None = None, pool: str | None = None
+    ) -> JoinView:
+        """A join link for one machine, into a pool. Raises NotFound for one that is not there."""
+        given = {"lifetime": lifetime, "address": address, "pool": pool}
         body = {name: value for name, value in given.items() if value is not None}
         answer = await self._client.request("POST", "/v1/tokens/join", body=body)
         return msgspec.json.decode(answer, type=JoinView)

@@ -10,26 +10,32 @@ from towline.model.views import NodeView, PeerView
 
 
 class Nodes:
-    """A node is meant by its name or its id. Methods raise NotFound where there is none, or several."""
+    """A node is meant by its name or its id, where ``pool`` is given of that pool. Methods raise NotFound
+    where there is none, or several."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, pool: str | None = None) -> None:
         self._client = client
+        self._pool = pool
 
     async def get(self, node: str) -> NodeView:
-        return await self._client.get(NodeView, _path(node))
+        return await self._client.get(NodeView, _path(node), pool=self._pool)
 
     async def drain(self, node: str, deadline: str | None = None) -> NodeView:
         """It takes nothing new. ``deadline``, such as ``30m``: when what still runs is moved."""
-        answer = await self._client.request("POST", f"{_path(node)}/drain", body={"deadline": deadline})
-        return msgspec.json.decode(answer, type=NodeView)
+        return await self._changed(node, "drain", {"deadline": deadline})
 
     async def undrain(self, node: str) -> NodeView:
-        answer = await self._client.request("POST", f"{_path(node)}/undrain")
-        return msgspec.json.decode(answer, type=NodeView)
+        return await self._changed(node, "undrain", None)
 
     async def forget(self, node: str, force: bool = False) -> None:
         """Take out for good a node that is not connected. Raises RequestError where it is, unless forced."""
-        await self._client.request("DELETE", _path(node), query={"force": "true"} if force else None)
+        query = {"force": True if force else None, "pool": self._pool}
+        await self._client.request("DELETE", _path(node), query=query)
+
+    async def _changed(self, node: str, how: str, body: object) -> NodeView:
+        path = f"{_path(node)}/{how}"
+        answer = await self._client.request("POST", path, query={"pool": self._pool}, body=body)
+        return msgspec.json.decode(answer, type=NodeView)
 
 
 class _ServerList(Struct, kw_only=True):

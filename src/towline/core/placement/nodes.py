@@ -20,7 +20,7 @@ from towline.core.placement.filters.conditions import kind_serves
 from towline.core.placement.filters.filter import Misfit
 from towline.core.placement.filters.misfits import one, reasons
 from towline.core.placement.filters.resources import asked_of
-from towline.core.placement.filters.standing import FAILS, OPEN, RUNS
+from towline.core.placement.filters.standing import DRAINED, FAILS, OPEN, RUNS, UNCONNECTED
 from towline.core.placement.ledger import Ledger
 from towline.core.placement.shape import Shape
 from towline.core.rows import NodeRow
@@ -258,5 +258,5 @@ def _state(node: Node) -> tuple[str, ...]:
     if node.row.state != "ready":
         return (f"the node is {node.row.state}",)
     if not node.connected:
-        return ("the node is not connected",)
-    return OPEN if node.row.drain_at is None else ("the node is being drained",)
+        return UNCONNECTED
+    return OPEN if node.row.drain_at is None else DRAINED

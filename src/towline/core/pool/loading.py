@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from heapq import heappush
 
-from towline.core.entries import Job, Task
+from towline.core.entries import Job, Node, Task
 from towline.core.lease import Silence
 from towline.core.placement.choosing.rules import Rules
 from towline.core.pool.endings import SUCCEEDED
-from towline.core.pool.membership import add_node
+from towline.core.pool.membership import READY, add_node
 from towline.core.pool.state import Batch, PoolState
 from towline.core.pool.submission import make_job
-from towline.core.rows import AttemptRow, ElementRow, PoolSnapshot
+from towline.core.rows import AttemptRow, ElementRow, NodeRow, PoolSnapshot
 from towline.model.states import AttemptState, ElementState
 
 ACTIVE = ElementState.ACTIVE.value
@@ -57,16 +57,30 @@ def _load_attempt(pool: PoolState, row: AttemptRow) -> None:
         return
     key = (row.job, row.task, row.index, row.number)
     if element.state == ACTIVE:
-        node = pool.nodes[row.node]
+        node = pool.nodes.get(row.node) or _stand_in(pool, row.node)
         node.attempts[key] = row
         pool.columns.hold(node.column, task.shape, row.devices)
         _hold(task, node.column)
         pool.foresight.work.started(task.load, row.assigned_at + task.longest_ms)
         pool.attempts[key] = row
-    elif row.state == AttemptState.LOST and element.losses:
+    elif (
+        row.state == AttemptState.LOST
+        and element.losses
+        and row.node in pool.nodes
+        and row.number > pool.before
+    ):
         # It may still be taken back. (No losses are counted of an element that runs again on request:
-        # its attempt was given up.)
+        # its attempt was given up; a node that has joined another pool since will tell of none here.)
         pool.attempts[key] = row
+
+
+def _stand_in(pool: PoolState, id: str) -> Node:
+    """For a node that another pool has, although something is active on it here: nobody will tell of that,
+    so it counts as silent, and what it is thought to run is lost in time."""
+    row = NodeRow(
+        id=id, name=id, instance="", state=READY, cpu_milli=0, memory_bytes=0, pids=0, labels={}, runtimes={}
+    )
+    return add_node(pool, row, connected=False)
 
 
 def _hold(task: Task, column: int) -> None:

@@ -45,9 +45,11 @@ from towline.core.pool import (
     reports,
     submission,
 )
+from towline.core.pool.scheduling import offering
 from towline.core.pool.state import Batch, PoolState
 from towline.core.queues.changing import find
 from towline.core.queues.views import show
+from towline.core.routing import Offer
 from towline.core.rows import Changes, NodeRow, PoolSnapshot
 from towline.errors import NotFound
 from towline.model.job import JobSpec
@@ -209,6 +211,7 @@ class Pool:
         state = self._state
         views = show(state.queues, state.backlog, state.capacity, names)
         for view in views:
+            view.pool = state.name
             view.order = state.columns.rules.order.name
             view.usage_half_life_s = state.usages.half_life_ms / 1000
         return views
@@ -216,6 +219,10 @@ class Pool:
     def plan(self, spec: JobSpec, namespace: str) -> PlanView:
         """Where everything of a job would go now; nothing changes. Raises InvalidDocument."""
         return planning.plan(self._state, spec, namespace)
+
+    def offer(self, spec: JobSpec, namespace: str) -> Offer:
+        """What the pool would make of a job, beside other pools; nothing changes."""
+        return offering.offer(self._state, spec, namespace)
 
     def node_id(self, name: str) -> str:
         """The id of the node of this id or name. Raises NotFound."""
@@ -245,6 +252,7 @@ def _node_view(state: PoolState, node: Node) -> NodeView:
         drain_at=rfc3339_or_null(row.drain_at),
         drain_until=rfc3339_or_null(row.drain_until),
         active=len(node.attempts),
+        pool=state.name,
     )
 
 

@@ -25,6 +25,8 @@ from towline.model.job import Array, JobSpec
 from towline.model.states import ElementState, JobState, Reason
 
 ONE = Array()
+SEQS_A_MS = 1024
+"""Numbers of the order of submission in a millisecond; below 2**53, which a float holds, until 2248."""
 
 
 def submit(pool: PoolState, command: Submit) -> None:
@@ -49,7 +51,8 @@ def submit(pool: PoolState, command: Submit) -> None:
 
 
 def _new_row(pool: PoolState, command: Submit) -> JobRow:
-    pool.job_seq += 1
+    # Pools count alone, and their jobs stand in one order by time: a millisecond has room for 1024 of them.
+    pool.job_seq = max(pool.job_seq + 1, pool.now_ms * SEQS_A_MS)
     return JobRow(
         id=command.job,
         seq=pool.job_seq,
@@ -63,6 +66,7 @@ def _new_row(pool: PoolState, command: Submit) -> JobRow:
         submitted_at=pool.now_ms,
         ended_at=None,
         queue=command.spec.queue,
+        pool=pool.name,
     )
 
 

@@ -9,7 +9,7 @@ from towline.core.backfill import NEVER_MS
 from towline.core.entries import Task
 from towline.core.expected import Key, Lengths
 from towline.core.queues.age import Backlog, standing
-from towline.core.queues.amounts import CPU, SCALE, dominant
+from towline.core.queues.amounts import CPU, NAMES, SCALE, dominant
 from towline.core.queues.policies.order import Item, Order, OrderKey, OrdersBackfill
 from towline.core.rows import DurationRow
 
@@ -26,6 +26,8 @@ class Foresight:
     def __init__(self, capacity: list[int], order: Order) -> None:
         self.lengths = Lengths()
         self.work = Backlog()
+        self.waiting = [0] * len(NAMES)
+        """What all that is queued asks for, by resource."""
         self.backfills = order if isinstance(order, OrdersBackfill) else None
         """The order of those behind a reservation, where it is another one."""
         self._order = order
@@ -107,7 +109,10 @@ class Foresight:
         """Something of a task has changed: count anew what it has queued."""
         count = 0 if task.done or task.job.quarantined else task.placeable
         if count != task.counted:
-            self.work.queued(task.load, task.longest_ms, count - task.counted)
+            more = count - task.counted
+            self.work.queued(task.load, task.longest_ms, more)
+            for at, amount in enumerate(task.asks):
+                self.waiting[at] += amount * more
             task.counted = count
 
     # --- the order ------------------------------------------------------------------------------------

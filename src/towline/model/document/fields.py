@@ -56,6 +56,7 @@ EXAMPLES: dict[str, str] = {
     "limit": "{key: database, max: 3}",
     "gpu": "{count: 1, model: [A100, H100], memory: 20Gi}",
     "queue": "default",
+    "pool": "any",
     "notify": "[{webhook: https://ci.example.org/tow, secret: ci-hook, on: [failed]}]",
     "webhook": "https://ci.example.org/tow",
     "secret": "ci-hook",

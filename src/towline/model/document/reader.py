@@ -27,7 +27,7 @@ from towline.model.document.fields import (
 )
 from towline.model.document.lines import Where
 from towline.model.document.reading import INVALID, Reading, Scope
-from towline.model.document.shorthand import read_array, read_capabilities, read_needs
+from towline.model.document.shorthand import read_array, read_capabilities, read_needs, read_pools
 from towline.model.job import Array, Condition, Gpu, JobSpec, Need, Param, Preference, TaskSpec
 from towline.model.names import did_you_mean, either, kind, shown, text_fault
 from towline.model.template import ELEMENT_FIELDS
@@ -41,7 +41,7 @@ def scope_of(owner: type[Struct], name: str) -> Scope | None:
     if owner is TaskSpec:
         return "element" if name in ELEMENT_FIELDS else "params"
     if owner is JobSpec:
-        return "params" if name in ("labels", "queue") else "plain"
+        return "params" if name in ("labels", "queue", "pool") else "plain"
     return None
 
 
@@ -130,6 +130,8 @@ def field_reader(field: Field) -> Reader:
         reader = special
     elif field.owner is TaskSpec and field.name == "capabilities":
         reader = read_capabilities
+    elif field.owner is JobSpec and field.name == "pool":
+        reader = read_pools
     elif field.quantity is not None:
         reader = _quantity_reader(field)
     elif field.type in (int, float):

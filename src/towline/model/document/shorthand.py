@@ -1,10 +1,14 @@
-"""Fields of a task that are written in more than one way: ``needs``, ``array``, ``capabilities``.
+"""Fields that are written in more than one way: a task's ``needs``, ``array`` and ``capabilities``, a job's
+``pool``.
 
 needs: split                                   array: 12           indexes 0 to 11
 needs: [split, {task: count, each: true}]      array: 0-11         both ends included
                                                array: [de, fr]     a value each, as TOW_VALUE
 
 capabilities: [NET_RAW, cap_sys_ptrace]        with CAP_ or without, in capitals or not
+
+pool: gpu                                      pool: any           whichever pool suits
+pool: [east, west]                             one of these
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import Any, cast
 from towline.model.document.lines import Where
 from towline.model.document.reading import INVALID, Reading
 from towline.model.job import MAX_ELEMENTS, Array, Need
-from towline.model.names import CAPABILITIES, did_you_mean, kind, shown
+from towline.model.names import ANY_POOL, CAPABILITIES, POOL_NAME, POOL_NAME_RULE, did_you_mean, kind, shown
 
 MAX_INDEX = 2**31 - 1
 
@@ -112,6 +116,41 @@ def _read_values(reading: Reading, items: list[Any], where: Where) -> Any:
     if any(value is INVALID for value in values):
         return INVALID
     return Array(first=0, last=len(values) - 1, values=tuple(values))
+
+
+_POOL_REMEDY = "write the name of a pool, any, or a list such as [east, west]"
+
+
+def read_pools(reading: Reading, holder: Any, key: Any, where: Where) -> Any:
+    """A pool's name, ``any``, or a list of names, each once."""
+    if isinstance(holder[key], dict):
+        return reading.bad(where, "is a mapping, not the name of a pool", _POOL_REMEDY)
+    if not isinstance(holder[key], list):
+        name = _read_pool(reading, holder, key, where)
+        return name if name is INVALID else (name,)
+    items = cast("list[Any]", holder[key])
+    if not items:
+        return reading.bad(where, "is an empty list", _POOL_REMEDY)
+    found: dict[str, None] = {}
+    for at in range(len(items)):
+        name, place = _read_pool(reading, items, at, Where(where, at)), Where(where, at)
+        if name is INVALID:
+            continue
+        if name == ANY_POOL and len(items) > 1:
+            reading.bad(place, "is 'any' beside other pools", "write pool: any, or the pools' names alone")
+        elif name in found:
+            reading.bad(place, f"names {shown(name)} again", "name each pool once")
+        found[name] = None
+    return tuple(found)
+
+
+def _read_pool(reading: Reading, holder: Any, key: Any, where: Where) -> Any:
+    if isinstance(holder[key], list | dict) or holder[key] is None:
+        return reading.bad(where, f"is {kind(holder[key])}, not the name of a pool", _POOL_REMEDY)
+    name = reading.text(holder, key, where)
+    if name is INVALID or name == ANY_POOL or POOL_NAME.match(name):
+        return name
+    return reading.bad(where, f"the name is {shown(name)}", POOL_NAME_RULE)
 
 
 def read_capabilities(reading: Reading, holder: Any, key: Any, where: Where) -> Any:

@@ -37,6 +37,8 @@ def to_notation(field: Field, value: Any, scope: Scope = "plain") -> Any:
         value = conditions_notation(value)
     elif field.type == tuple[Preference, ...]:
         value = preferences_notation(value)
+    elif field.owner is JobSpec and field.name == "pool" and len(value) == 1:
+        (value,) = value
     return field.quantity.show(value) if field.quantity is not None else _value(value, scope)
 
 

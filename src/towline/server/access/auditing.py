@@ -21,7 +21,7 @@ from towline.server.access.tokens import now_ms
 from towline.store.access import AuditRow
 
 READING = ("GET", "HEAD", "OPTIONS")
-NOT_AUDITED = ("/v1/plan", LINK)
+NOT_AUDITED = ("/v1/plan", "/v1/offer", LINK)
 NOBODY = "nobody"
 MAX_TARGET = 300
 _SWITCHING = 101

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +19,10 @@ AUTHORITY_LEASE = "/authority"
 """No pool's: the first server that takes it makes the authority."""
 
 
+CATCH_UP_S = 0.25
+"""At most so often is it read anew because of somebody who is not known."""
+
+
 @dataclass(frozen=True)
 class Access:
     """Held by the API's service."""
@@ -24,6 +30,29 @@ class Access:
     authority: Authority
     tokens: Tokens
     enrolments: Enrolments
+    newest: Newest
+
+
+class Newest:
+    """Reads tokens and enrolments anew where somebody comes who is not known: another server may have let
+    him in a moment ago. However many such there are, that is seldom."""
+
+    def __init__(self, tokens: Tokens, enrolments: Enrolments) -> None:
+        self._load = (tokens.load, enrolments.load)
+        self._turn = asyncio.Lock()
+        self._begun_s = self._tried_s = float("-inf")
+
+    async def catch_up(self) -> None:
+        """What was there when it was called is known when it returns. Raises StoreError."""
+        came_s = time.monotonic()
+        async with self._turn:
+            if self._begun_s >= came_s:
+                return
+            await asyncio.sleep(max(0.0, self._tried_s + CATCH_UP_S - time.monotonic()))
+            self._tried_s = time.monotonic()
+            for load in self._load:
+                await load()
+            self._begun_s = self._tried_s
 
 
 async def open_access(store: Store, vault: Vault) -> Access:
@@ -34,4 +63,4 @@ async def open_access(store: Store, vault: Vault) -> Access:
     await tokens.load()
     enrolments = Enrolments(store, authority, tokens)
     await enrolments.load()
-    return Access(authority, tokens, enrolments)
+    return Access(authority, tokens, enrolments, Newest(tokens, enrolments))

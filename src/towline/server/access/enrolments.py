@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
@@ -28,6 +28,10 @@ class Enrolled(Struct, frozen=True, kw_only=True):
     expires_at: int
 
 
+async def _is_free(_: str) -> bool:
+    return False
+
+
 class Enrolments:
     """All enrolments are held in memory: a link costs no read of the store."""
 
@@ -49,7 +53,7 @@ class Enrolments:
         node: str,
         name: str,
         request: bytes,
-        is_taken: Callable[[str], bool] = lambda _: False,
+        is_taken: Callable[[str], Awaitable[bool]] = _is_free,
     ) -> tuple[Enrolled, str]:
         """Give a machine its first certificate; returns the join token's id too. ``is_taken``: whether an
         id is that of a node which is none by enrolment. Raises Forbidden for a token that is worth nothing,
@@ -63,7 +67,7 @@ class Enrolments:
         at = self._clock_ms()  # not after the certificate's own time: see ``admits``
         certificate, expires_at = self._authority.node(request, node)
         self._must_be_new(node)
-        if is_taken(node):
+        if await is_taken(node):
             raise Conflict(
                 f"Node {node} is one of this cluster already, without a link: a join link makes another "
                 "machine a node. Where it is gone for good, run `tow node forget` for it first."
@@ -72,8 +76,8 @@ class Enrolments:
         if link is None:
             raise _worthless()
         self._must_be_new(node)  # another link may have enrolled it at the same moment
-        row = EnrolmentRow(node=node, name=name, enrolled_at=at, expires_at=expires_at)
-        return await self._keep(row, certificate), link
+        row = EnrolmentRow(node=node, name=name, enrolled_at=at, expires_at=expires_at, pool=link.pool)
+        return await self._keep(row, certificate), link.id
 
     def _must_be_new(self, node: str) -> None:
         if node in self._rows:
@@ -117,6 +121,12 @@ class Enrolments:
             return name
         found = [row.node for row in self._rows.values() if row.name == name]
         return found[0] if len(found) == 1 else None
+
+    def pool_of(self, name: str) -> str | None:
+        """The pool that the node of this id or name has enrolled for; None where there is no such node, or
+        several, or it enrolled before there were pools to choose."""
+        node = self.find(name)
+        return None if node is None else self._rows[node].pool or None
 
     async def forget(self, node: str) -> bool:
         """Its certificate is worth nothing from now on. False where it was not enrolled."""

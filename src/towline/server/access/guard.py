@@ -6,14 +6,15 @@ who its token or its certificate says, or nobody; each route says in rules.py wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from towline.errors import Forbidden, Unauthenticated
+from towline.errors import Forbidden, StoreError, Unauthenticated
 from towline.identity.roles import DEFAULT, EVERYWHERE, LOCAL, Principal, check_namespace
 from towline.server.access.enrolments import Enrolments
 from towline.server.access.rules import NODE, PUBLIC, WEBSOCKET, Everywhere, rule_of
@@ -24,6 +25,8 @@ from towline.server.process.http import CERTIFICATE
 PRINCIPAL = "towline_principal"
 NAMESPACE_HEADER = "towline-namespace"
 _BEARER = "bearer "
+
+CatchUp = Callable[[], Awaitable[None]]
 
 
 def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal | None:
@@ -41,12 +44,20 @@ def local_door(app: ASGIApp) -> ASGIApp:
     return door
 
 
-def remote_door(app: ASGIApp, tokens: Tokens, enrolments: Enrolments) -> ASGIApp:
-    """Tells who comes, without refusing anybody: that is the guard's."""
+def remote_door(
+    app: ASGIApp, tokens: Tokens, enrolments: Enrolments, catch_up: CatchUp | None = None
+) -> ASGIApp:
+    """Tells who comes, without refusing anybody: that is the guard's. ``catch_up``: reads what other servers
+    have made of tokens and enrolments, where there are such."""
     identify = _identify(tokens, enrolments)
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"][PRINCIPAL] = identify(scope)
+        who = identify(scope)
+        if who is None and catch_up is not None and _shows_something(scope):
+            with contextlib.suppress(StoreError):
+                await catch_up()
+            who = identify(scope)
+        scope["state"][PRINCIPAL] = who
         await app(scope, receive, send)
 
     return door
@@ -68,6 +79,10 @@ def _identify(tokens: Tokens, enrolments: Enrolments) -> Callable[[Scope], Princ
         return None if token is None else tokens.principal(token)
 
     return identify
+
+
+def _shows_something(scope: Scope) -> bool:
+    return scope["state"].get(CERTIFICATE) is not None or _token(scope) is not None
 
 
 def _token(scope: Scope) -> str | None:
@@ -104,10 +119,16 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHand
 
 
 def namespace_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
-    """Where a request works: the namespace of who asks, or of those who may all the one that the request
-    names. Raises Forbidden, RequestError."""
-    who = principal_of(connection)
-    named = connection.headers.get(NAMESPACE_HEADER)
+    """Where a request works. Raises Forbidden, RequestError."""
+    return namespace_in(connection.scope)
+
+
+def namespace_in(scope: Scope) -> str:
+    """The namespace of who asks, or of those who may all the one that the request names. Raises Forbidden,
+    RequestError."""
+    who = cast("Principal | None", scope["state"].get(PRINCIPAL))
+    shown = dict(scope["headers"]).get(NAMESPACE_HEADER.encode())
+    named = None if shown is None else shown.decode("latin-1")
     if who is None or who.namespace == EVERYWHERE:
         return DEFAULT if named is None else check_namespace(named)
     if named not in (None, who.namespace):

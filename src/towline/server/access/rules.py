@@ -76,6 +76,10 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/jobs/{job}/tasks/{task}/elements/{index}/artifacts/content"): VIEWER,
     (WEBSOCKET, "/v1/jobs/{job}/tasks/{task}/elements/{index}/exec"): SUBMITTER,
     ("POST", "/v1/plan"): VIEWER,
+    ("POST", "/v1/offer"): VIEWER,
+    ("GET", "/v1/pools"): VIEWER,
+    ("POST", "/v1/pools"): OPERATOR,
+    ("GET", "/v1/pools/{pool}"): VIEWER,
     ("GET", "/v1/events"): VIEWER,
     ("GET", "/v1/events/export"): Everywhere(VIEWER),  # the whole pool's history
     ("GET", "/v1/queues"): VIEWER,

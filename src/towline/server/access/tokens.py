@@ -43,14 +43,14 @@ class Tokens:
             raise RequestError(f"there is a token named {name} already: take another name, or remove it")
         return await self._keep(API, name, role, namespace, lifetime_ms)
 
-    async def create_join(self, lifetime_ms: int) -> tuple[TokenRow, str]:
-        """A token that enrols one node once. Raises RequestError."""
+    async def create_join(self, lifetime_ms: int, pool: str) -> tuple[TokenRow, str]:
+        """A token that enrols one node of a pool once. Raises RequestError."""
         if not 0 < lifetime_ms <= LONGEST_JOIN_MS:
             raise RequestError("the lifetime of a join token is above 0 and at most 24h")
-        return await self._keep(JOIN, "", "", EVERYWHERE, lifetime_ms)
+        return await self._keep(JOIN, "", "", EVERYWHERE, lifetime_ms, pool)
 
     async def _keep(
-        self, kind: str, name: str, role: str, namespace: str, lifetime_ms: int | None
+        self, kind: str, name: str, role: str, namespace: str, lifetime_ms: int | None, pool: str = ""
     ) -> tuple[TokenRow, str]:
         made, at = tokens.mint(), self._clock_ms()
         row = TokenRow(
@@ -62,6 +62,7 @@ class Tokens:
             digest=made.digest,
             created_at=at,
             expires_at=None if lifetime_ms is None else at + lifetime_ms,
+            pool=pool,
         )
         await self._store.token_put(row)
         self._rows[row.id] = row
@@ -99,13 +100,13 @@ class Tokens:
         """Whether a join token is still worth something."""
         return self._genuine(text, JOIN) is not None
 
-    async def use_join(self, text: str) -> str | None:
-        """Use up a join token; returns its id. None where it is none, was used, or has expired."""
+    async def use_join(self, text: str) -> TokenRow | None:
+        """Use up a join token. None where it is none, was used, or has expired."""
         row = self._genuine(text, JOIN)
         if row is None:
             return None
         self._rows.pop(row.id)
-        return row.id if await self._store.token_use(row.id, self._clock_ms()) else None
+        return row if await self._store.token_use(row.id, self._clock_ms()) else None
 
     def _genuine(self, text: str, kind: str) -> TokenRow | None:
         row = self._rows.get(tokens.id_of(text) or "")

@@ -22,6 +22,7 @@ from towline.server.api.cluster.access import access_router
 from towline.server.api.cluster.agents import agent_link
 from towline.server.api.cluster.enrolment import enrolment_router
 from towline.server.api.cluster.nodes import nodes_router
+from towline.server.api.cluster.pools import pools_router
 from towline.server.api.cluster.usage import show_usage
 from towline.server.api.described.routes import show_description
 from towline.server.api.events import list_events, stream_events
@@ -62,6 +63,7 @@ def make_app(service: Service) -> ASGIApp:
             list_artifacts,
             read_artifact,
             nodes_router,
+            pools_router,
             show_usage,
             show_description,
             show_server,

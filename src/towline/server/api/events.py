@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from towline.core.rows import EventRow, JobRow
 from towline.model.views import EventView
-from towline.server.api.service import Service, service_of
+from towline.server.api.service import OF_A_POOL, Service, service_of
 from towline.server.events import Feed, Subscription, tells_end
 from towline.server.facts import has_ended
 
@@ -30,7 +30,7 @@ class EventPage(Struct, kw_only=True):
     next_cursor: str
 
 
-@get("/v1/events")
+@get("/v1/events", asks=OF_A_POOL)
 async def list_events(
     request: AnyRequest,
     cursor: FromQuery[str | None] = None,

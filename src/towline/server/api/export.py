@@ -22,7 +22,7 @@ from towline.model.document import to_document
 from towline.model.job import Array, JobSpec, TaskSpec
 from towline.model.units import rfc3339
 from towline.model.views import EventView, NodeView, QueueView
-from towline.server.api.service import MOST, Service, service_of
+from towline.server.api.service import MOST, OF_A_POOL, Service, service_of
 from towline.server.events import PAGE
 
 AnyRequest = Request[Any, Any, Any]
@@ -54,7 +54,7 @@ class EventLine(EventView, kw_only=True):
     spec: dict[str, Any] | UnsetType = UNSET
 
 
-@get("/v1/events/export", media="application/x-ndjson")
+@get("/v1/events/export", media="application/x-ndjson", asks=OF_A_POOL)
 async def export_events(request: AnyRequest, since_ms: Since = 0) -> Stream:
     """The event log as NDJSON, as a simulation reads it."""
     service = service_of(request)
@@ -66,13 +66,13 @@ async def export_events(request: AnyRequest, since_ms: Since = 0) -> Stream:
 
 
 async def _lines(service: Service, since_ms: int) -> AsyncIterator[bytes]:
-    _, newest = await service.store.counters(service.settings.pool)
+    _, newest = await service.store.counters(service.pool)
     after = await _number_before(service, since_ms, newest)
     nodes, queues, now_ms = service.leader.opinion(
         lambda pool: (pool.nodes_view(), pool.queues_view(), pool.state.now_ms)
     )
     head: list[Struct] = [
-        Header(version=VERSION, pool=service.settings.pool, at=rfc3339(now_ms), events=newest - after)
+        Header(version=VERSION, pool=service.pool, at=rfc3339(now_ms), events=newest - after)
     ]
     head += [NodeLine(node=node) for node in nodes]
     head += [QueueLine(queue=queue) for queue in queues]

@@ -16,7 +16,7 @@ from towline.model.imageref import parse_image
 from towline.model.units import rfc3339
 from towline.model.views import ImagesFreedView, ImageView, LoginView, PullView
 from towline.server.api.queues import decoded
-from towline.server.api.service import Service, service_of
+from towline.server.api.service import OF_A_POOL, Service, service_of
 from towline.server.vault import Entry
 from towline.wire.messages import ImageAnswer, ImageCall, ImageInfo
 
@@ -50,14 +50,14 @@ class LoginBody(Struct, kw_only=True, forbid_unknown_fields=True):
     password: str
 
 
-@get("/v1/images")
+@get("/v1/images", asks=OF_A_POOL)
 async def list_images(request: AnyRequest, node: Node = None) -> ImageList:
     """Images on a node."""
     answer = await _asked(service_of(request), node, ImageCall(request=0, what="ls"))
     return ImageList(images=[_view(info) for info in answer.images])
 
 
-@post("/v1/images/pull", status_code=200, body=ImageBody, media="application/x-ndjson")
+@post("/v1/images/pull", status_code=200, body=ImageBody, media="application/x-ndjson", asks=OF_A_POOL)
 async def pull_image(request: AnyRequest, node: Node = None) -> Stream:
     """NDJSON of PullViews; the last one has the image or the error."""
     body = await decoded(request, ImageBody)
@@ -93,7 +93,7 @@ def _line(view: PullView) -> bytes:
     return _encoder.encode(view) + b"\n"
 
 
-@post("/v1/images/remove", status_code=200, body=ImageBody)
+@post("/v1/images/remove", status_code=200, body=ImageBody, asks=OF_A_POOL)
 async def remove_image(request: AnyRequest, node: Node = None) -> ImagesFreedView:
     """Remove an image from a node."""
     body = await decoded(request, ImageBody)
@@ -101,7 +101,7 @@ async def remove_image(request: AnyRequest, node: Node = None) -> ImagesFreedVie
     return _freed(await _asked(service_of(request), node, call))
 
 
-@post("/v1/images/gc", status_code=200, body=GcBody)
+@post("/v1/images/gc", status_code=200, body=GcBody, asks=OF_A_POOL)
 async def collect_images(request: AnyRequest, node: Node = None) -> ImagesFreedView:
     """Remove images that nobody uses."""
     body = await decoded(request, GcBody)
@@ -152,7 +152,7 @@ async def log_in(request: AnyRequest, registry: FromPath[str]) -> LoginView:
     body = await decoded(request, LoginBody)
     service = service_of(request)
     name = await service.logins.put(registry, body.user, body.password)
-    service.gateway.descriptions_changed()
+    service.seats.descriptions_changed()
     return next(_login(entry) for entry in await service.logins.list() if entry.name == name)
 
 
@@ -161,7 +161,7 @@ async def log_out(request: AnyRequest, registry: FromPath[str]) -> None:
     """Forget a login."""
     service = service_of(request)
     await service.logins.delete(registry)
-    service.gateway.descriptions_changed()
+    service.seats.descriptions_changed()
 
 
 def _login(entry: Entry) -> LoginView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Annotated, Any
 
 from litestar import Request, Response, Router, get, post
@@ -19,7 +20,7 @@ from towline.server.api.queues import decoded
 from towline.server.api.service import Service, service_of
 from towline.server.events import MAX_DIGITS
 from towline.server.facts import has_ended
-from towline.server.intake import MAX_KEY_LENGTH, Submission
+from towline.server.intake import MAX_KEY_LENGTH, PREPARED, Submission
 from towline.server.pulls import add_pulls, explain_pulls
 
 AnyRequest = Request[Any, Any, Any]
@@ -30,6 +31,7 @@ StateFilter = Annotated[str | None, QueryParameter(name="state")]
 Seconds = Annotated[float, QueryParameter(ge=0, le=600)]
 
 
+_CURSOR = re.compile(rf"(?P<seq>[0-9]{{1,{MAX_DIGITS}}})(\.(?P<id>[!-~]{{1,200}}))?")
 RETRIED_SHOWN = 1_000
 
 
@@ -64,7 +66,8 @@ async def submit(request: AnyRequest) -> Response[JobView]:
     """Submit a job: once for each Idempotency-Key."""
     service = service_of(request)
     body = await request.body()
-    job, new = await service.intake.submit(body, request.headers.get("idempotency-key"))
+    prepared = request.scope["state"].get(PREPARED)
+    job, new = await service.intake.submit(body, request.headers.get("idempotency-key"), prepared)
     view = await service.facts.job(await service.facts.find(job), 0)
     return Response(view, status_code=201 if new else 200)
 
@@ -78,16 +81,24 @@ async def list_jobs(
     states = in_state.split(",") if in_state else []
     for unknown in set(states) - set(JobState):
         raise RequestError(f"There is no state {unknown!r}: the states of jobs are {', '.join(JobState)}.")
-    if cursor is not None and not (cursor.isdecimal() and len(cursor) <= MAX_DIGITS):
-        raise RequestError(f"{cursor!r} is no cursor of jobs: leave it out to start at the newest.")
-    before = int(cursor) if cursor is not None else None
+    before = None if cursor is None else _position(cursor)
     rows = await service.store.jobs(service.namespace, before, limit + 1, states)
     shown = rows[:limit]
-    told = service.gateway.pulls()
+    told = service.pulls()
     views = [
         add_pulls(await service.facts.summary(row), told, await _task_names(service, row)) for row in shown
     ]
-    return JobPage(jobs=views, next_cursor=str(shown[-1].seq) if len(rows) > limit else None)
+    next_cursor = f"{shown[-1].seq}.{shown[-1].id}" if len(rows) > limit else None
+    return JobPage(jobs=views, next_cursor=next_cursor)
+
+
+def _position(cursor: str) -> tuple[int, str]:
+    """The (seq, id) of the last job that a page showed; earlier versions gave the seq alone. Raises
+    RequestError."""
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        raise RequestError(f"{cursor[:200]!r} is no cursor of jobs: leave it out to start at the newest.")
+    return int(found["seq"]), found["id"] or ""
 
 
 @get("/{job:str}")
@@ -97,7 +108,7 @@ async def show(request: AnyRequest, job: FromPath[str], elements: ElementBudget 
     row = await service.facts.find(job)
     view = await service.facts.job(row, elements)
     view.webhooks = await service.facts.deliveries(row)
-    return add_pulls(view, service.gateway.pulls(), await _task_names(service, row))
+    return add_pulls(view, service.pulls(), await _task_names(service, row))
 
 
 async def _task_names(service: Service, row: JobRow) -> list[str]:
@@ -187,7 +198,7 @@ async def retry(request: AnyRequest, job: FromPath[str]) -> RetryView:
         raise RequestError(f"Idempotency-Key is 1 to {MAX_KEY_LENGTH} characters long.")
     body = await decoded(request, RetryBody)
     row = await service.facts.find(job)
-    cursor = service.feed.cursor((await service.store.counters(service.settings.pool))[1])
+    cursor = service.feed.cursor((await service.store.counters(service.pool))[1])
     named = tuple((element.task, element.index) for element in body.elements)
     names = await service.retrier.retry(row, named, body.failed, key)
     view = await service.facts.job(await service.facts.find(row.id), 0)
@@ -211,7 +222,7 @@ async def why(
                 ended = await explain_ended(service, row, task, index)
                 if ended.state == view.state:
                     return ended
-            return explain_pulls(view, service.gateway.pulls(), await _task_names(service, row))
+            return explain_pulls(view, service.pulls(), await _task_names(service, row))
         except NotFound:
             row = await service.facts.find(row.id)
             if row.state == JobState.RUNNING:

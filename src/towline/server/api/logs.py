@@ -105,7 +105,7 @@ async def open_output(service: Service, attempt: AttemptRow, wanted: Wanted) -> 
     key = (attempt.job, attempt.task, attempt.index, attempt.number)
 
     async def node_name() -> str:
-        nodes = await service.store.nodes(service.settings.pool)
+        nodes = await service.store.nodes(service.pool)
         return next((node.name for node in nodes if node.id == attempt.node), attempt.node)
 
     output = Output(

@@ -13,7 +13,7 @@ from towline.core.commands import DeleteQueue, SetPriority, SetQueue
 from towline.errors import InvalidDocument, Problem, RequestError
 from towline.model.units import parse_bytes, parse_cpu
 from towline.model.views import JobView, PlanView, QueueView
-from towline.server.api.service import service_of
+from towline.server.api.service import OF_A_POOL, service_of
 from towline.server.intake import Submission, prepare
 
 AnyRequest = Request[Any, Any, Any]
@@ -42,19 +42,19 @@ class QueueList(Struct, kw_only=True):
     queues: list[QueueView]
 
 
-@get("/v1/queues")
+@get("/v1/queues", asks=OF_A_POOL)
 async def list_queues(request: AnyRequest) -> QueueList:
-    """All queues."""
+    """All queues of a pool."""
     return QueueList(queues=service_of(request).leader.opinion(lambda pool: pool.queues_view()))
 
 
-@get("/v1/queues/{name:str}")
+@get("/v1/queues/{name:str}", asks=OF_A_POOL)
 async def show_queue(request: AnyRequest, name: FromPath[str]) -> QueueView:
     """One queue."""
     return service_of(request).leader.opinion(lambda pool: pool.queue_view(name))
 
 
-@put("/v1/queues/{name:str}", body=QueueBody)
+@put("/v1/queues/{name:str}", body=QueueBody, asks=OF_A_POOL)
 async def set_queue(request: AnyRequest, name: FromPath[str], only: Only = None) -> QueueView:
     """Make a queue, or change what is given of one."""
     body = await decoded(request, QueueBody)
@@ -74,7 +74,7 @@ async def set_queue(request: AnyRequest, name: FromPath[str], only: Only = None)
     return service.leader.opinion(lambda pool: pool.queue_view(name))
 
 
-@delete("/v1/queues/{name:str}")
+@delete("/v1/queues/{name:str}", asks=OF_A_POOL)
 async def delete_queue(request: AnyRequest, name: FromPath[str]) -> None:
     """Remove a queue that has no jobs and none below it."""
     await service_of(request).leader.ask(DeleteQueue(name=name))
@@ -97,7 +97,9 @@ async def plan(request: AnyRequest) -> PlanView:
     prepared = prepare(await request.body())
     service = service_of(request)
     await service.intake.check(prepared)
-    return service.leader.opinion(lambda pool: pool.plan(prepared.spec, service.namespace))
+    view = service.leader.opinion(lambda pool: pool.plan(prepared.spec, service.namespace))
+    view.pool = service.pool
+    return view
 
 
 async def decoded(request: AnyRequest, kind: type[Any]) -> Any:

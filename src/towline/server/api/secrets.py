@@ -42,7 +42,7 @@ async def set_secret(request: AnyRequest, name: FromPath[str]) -> SecretView:
     body = await decoded(request, SecretBody)
     service = service_of(request)
     await service.secrets.put(name, body.value)
-    service.gateway.descriptions_changed()
+    service.seats.descriptions_changed()
     return next(_view(entry) for entry in await service.secrets.list() if entry.name == name)
 
 
@@ -51,7 +51,7 @@ async def remove_secret(request: AnyRequest, name: FromPath[str]) -> None:
     """Remove a secret."""
     service = service_of(request)
     await service.secrets.delete(name)
-    service.gateway.descriptions_changed()
+    service.seats.descriptions_changed()
 
 
 def _view(entry: Entry) -> SecretView:

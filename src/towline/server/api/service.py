@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from litestar.connection import ASGIConnection
 
+from towline.errors import Unavailable
 from towline.identity.roles import DEFAULT
 from towline.server.access.guard import namespace_of
 from towline.server.artifacts.rights import Rights
@@ -19,11 +20,16 @@ from towline.server.intake import Intake
 from towline.server.leader import Leader
 from towline.server.leader.retrying import Retrier
 from towline.server.logs.retention import Retention
+from towline.server.peers.callers import POOL
+from towline.server.seats.asking import Asking
+from towline.server.seats.seat import Seat
+from towline.server.seats.seats import Seats
 from towline.server.settings import Settings
 from towline.server.vault import Vault
 from towline.server.vault.logins import Logins
 from towline.server.vault.secrets import Secrets
 from towline.store.port import Store
+from towline.wire.pulls import Pull
 
 if TYPE_CHECKING:
     from towline.logs.archive import Archive
@@ -33,25 +39,26 @@ if TYPE_CHECKING:
     from towline.server.peers.joined import Joined
 
 
+OF_A_POOL = {"pool": "Of this pool; by default of the one that is there from the start"}
+"""What a route says of ``?pool=``, which is heeded before it is asked."""
+OF_ALL_POOLS = {"pool": "Of this pool; by default of all"}
 MOST = 2**53
 """Of a number in a query: beyond it JSON's readers round, and far beyond it the store has no room."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """The parts of one server. ``stop`` asks the process to end cleanly."""
+    """The parts of one server, as a request has them: ``seat`` is that of the request's pool. ``stop`` asks
+    the process to end cleanly."""
 
-    settings: Settings
+    seats: Seats
+    seat: Seat
+    asking: Asking
     store: Store
-    leader: Leader
-    gateway: Gateway
-    feed: Feed
     facts: Facts
-    intake: Intake
     vault: Vault
     logins: Logins
     secrets: Secrets
-    retention: Retention
     stop: Callable[[], None]
     access: Access | None = None
     """Of a server that others than its own machine reach."""
@@ -78,9 +85,50 @@ class Service:
             self,
             namespace=namespace,
             facts=self.facts.within(namespace),
-            intake=self.intake.within(namespace),
             secrets=self.secrets.within(namespace),
         )
+
+    def on(self, pool: str | None) -> Service:
+        """The same for requests about another pool; None: about none. Raises Unavailable for one that this
+        server has not heard of."""
+        if pool is None or pool == self.seat.pool:
+            return self
+        seat = self.seats.get(pool)
+        if seat is None:
+            raise Unavailable(f"The pool {pool} has just been made: repeat the request.")
+        return replace(self, seat=seat)
+
+    @property
+    def settings(self) -> Settings:
+        return self.seat.settings
+
+    @property
+    def pool(self) -> str:
+        return self.seat.pool
+
+    @property
+    def leader(self) -> Leader:
+        return self.seat.leader
+
+    @property
+    def gateway(self) -> Gateway:
+        return self.seat.gateway
+
+    @property
+    def feed(self) -> Feed:
+        return self.seat.feed
+
+    @property
+    def intake(self) -> Intake:
+        return self.seat.intake.within(self.namespace)
+
+    @property
+    def retention(self) -> Retention:
+        return self.seat.retention
+
+    def pulls(self) -> list[tuple[str, str, Pull]]:
+        """(node's id, its name, pull) of every image that a node of a pool led here is getting."""
+        return [one for seat in self.seats for one in seat.gateway.pulls()]
 
     @property
     def rights(self) -> Rights:
@@ -89,10 +137,10 @@ class Service:
     @property
     def retrier(self) -> Retrier:
         kept_s = self.settings.retention_days * 86_400
-        return Retrier(self.store, self.leader, self.settings.pool, kept_s)
+        return Retrier(self.store, self.leader, self.pool, kept_s)
 
 
 def service_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Service:
-    """As the request's namespace has it."""
+    """As the request's pool and namespace have it. Raises Unavailable, Forbidden, RequestError."""
     service: Service = connection.app.state["service"]
-    return service.within(namespace_of(connection))
+    return service.on(connection.scope["state"].get(POOL)).within(namespace_of(connection))

@@ -137,9 +137,10 @@ class InHand:
         return command.encode(errors="replace")[:_ID_BYTES]
 
 
-def in_hand_path(home: Path) -> Path:
-    """Under /run, which does not outlive the boot and is no disk; in ``home`` where /run is not ours."""
-    name = hashlib.blake2b(os.fsencode(home), digest_size=8).hexdigest()
+def in_hand_path(home: Path, pool: str = "") -> Path:
+    """Under /run, which does not outlive the boot and is no disk; in ``home`` where /run is not ours. Empty
+    ``pool``: the home's first one."""
+    name = hashlib.blake2b(os.fsencode(home), digest_size=8).hexdigest() + (f"-{pool}" if pool else "")
     run = Path("/run/towline")
     try:
         run.mkdir(mode=0o700, exist_ok=True)
@@ -148,4 +149,4 @@ def in_hand_path(home: Path) -> Path:
                 return run / f"in-hand-{name}"
     except OSError:
         pass
-    return home / "in-hand"
+    return home / (f"in-hand-{pool}" if pool else "in-hand")

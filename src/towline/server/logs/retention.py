@@ -56,7 +56,7 @@ class Retention:
     def _before_ms(self) -> int:
         return int((self._clock_s() - self._days * 86_400) * 1000)
 
-    async def would(self) -> Garbage:
+    async def would(self, *, room: bool = True) -> Garbage:
         """What ``collect`` would remove now. Raises StoreError, OSError."""
         jobs = await self._store.expired(self._pool, self._before_ms, _LISTED_JOBS)
         if self._own_node is not None:
@@ -66,16 +66,18 @@ class Retention:
             return Garbage(len(jobs), 0, artifacts)
         sealed = self._archive.sealed()
         going = set(await asyncio.to_thread(self._archive.lost_with, jobs))
-        going.update(await self._too_much(self._archive, going))
+        if room:
+            going.update(await self._too_much(self._archive, going))
         return Garbage(len(jobs), sum(sealed.get(segment, 0) for segment in going), artifacts)
 
-    async def collect(self) -> Garbage:
-        """Remove all of it. Raises StoreError, OSError."""
+    async def collect(self, *, room: bool = True) -> Garbage:
+        """Remove all of it; with ``room`` also output until it fits, whatever pool it is of. Raises
+        StoreError, OSError."""
         jobs = freed = artifacts = 0
         while (gone := await self.expire()).jobs:
             jobs, freed = jobs + gone.jobs, freed + gone.output_bytes
             artifacts += gone.artifact_bytes
-        return Garbage(jobs, freed + await self.make_room(), artifacts)
+        return Garbage(jobs, freed + (await self.make_room() if room else 0), artifacts)
 
     async def expire(self) -> Garbage:
         """A part of what is too old, in small steps; nothing where none is left. Output goes first: were the

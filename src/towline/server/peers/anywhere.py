@@ -17,6 +17,7 @@ ANYWHERE = (
     ("POST", "/v1/server/stop"),
     ("GET", "/v1/servers"),
     ("GET", "/v1/whoami"),
+    ("GET", "/v1/pools"),
     ("GET", "/v1/jobs"),
     ("GET", "/v1/jobs/{job}"),
     ("GET", "/v1/jobs/{job}/spec"),

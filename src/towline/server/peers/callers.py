@@ -22,16 +22,20 @@ SUBJECT = "server-"
 """What the subject of a server's certificate begins with; a node's never does, see enrolments.py."""
 PASSED_ON = "towline_passed_on"
 """In the state of a request that came so: it is not passed on once more."""
+POOL = "towline_pool"
+"""In the state of a request: the name of the pool that it is about."""
 
 
 class Caller(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``source``: its address. ``local``: it came through that server's socket. ``node``, ``issued_at``: what
-    its certificate said."""
+    its certificate said. ``pool``: which one the request is about; empty: the server has not said (an older
+    one)."""
 
     source: str
     local: bool = False
     node: str | None = None
     issued_at: int = 0
+    pool: str = ""
 
 
 def encode(caller: Caller) -> bytes:
@@ -60,6 +64,8 @@ def take(scope: Scope, token: str | None, tokens: Tokens, enrolments: Enrolments
     except msgspec.DecodeError:
         return None
     cast("dict[str, Any]", scope)["client"] = (caller.source, 0)
+    if caller.pool:
+        scope["state"][POOL] = caller.pool
     if caller.local:
         return LOCAL
     if caller.node is not None:

@@ -25,6 +25,7 @@ from towline.server.events import Feed
 from towline.server.peers.carrying import Carrying
 from towline.server.peers.following import Following, Reload
 from towline.server.peers.passing import passing
+from towline.server.peers.pool import PoolPeers
 from towline.server.settings import Settings, host_and_port
 from towline.store.port import Store
 
@@ -59,12 +60,14 @@ class Joined:
         self._zookeeper = None if ensemble is None else ZooKeeperLeases(ensemble, store)
         self.leases = Leases(self._zookeeper or store, row)
         self._carrying = Carrying(authority, row.id)
-        self._following: Following | None = None
         self._archive: Archive | None = None
 
-    @property
-    def lease(self) -> StoreLease:
-        return self.leases.lease(self._pool)
+    def lease(self, pool: str) -> StoreLease:
+        return self.leases.lease(pool)
+
+    def of(self, pool: str) -> PoolPeers:
+        """What is known of a pool."""
+        return PoolPeers(self.leases, pool, self.row.address)
 
     @property
     def alone(self) -> bool:
@@ -78,20 +81,22 @@ class Joined:
         if self._zookeeper is not None:
             await self._zookeeper.open()
 
-    def follow(self, feed: Feed, reloads: Sequence[Reload]) -> None:
-        self._following = Following(feed, self._store, self.leases, reloads)
+    def follow(self, feed: Feed, reloads: Sequence[Reload] = ()) -> Following:
+        """What keeps a pool's readers up with its leader; ``reloads``: and this server with what others
+        change of what belongs to no pool."""
+        return Following(feed, self._store, self.leases, reloads)
 
     def read_output(self, archive: Archive) -> None:
         """What other servers have kept of nodes' output is to be found here too."""
         self._archive = archive
 
     async def _keep_caught_up(self, archive: Archive) -> None:
-        """Now and then, and at once when this server begins to lead: it is asked for output then."""
+        """Now and then, and at once when this server begins to lead a pool: it is asked for output then."""
         log = structlog.get_logger("logs")
-        led, due_s = False, 0.0
+        led, due_s = set[str](), 0.0
         while True:
-            leads, now_s = self.lease.held, time.monotonic()
-            if now_s >= due_s or (leads and not led):
+            leads, now_s = set(self.leases.held()), time.monotonic()
+            if now_s >= due_s or leads - led:
                 try:
                     await asyncio.to_thread(archive.catch_up)
                 except OSError as error:
@@ -100,8 +105,8 @@ class Joined:
             led = leads
             await asyncio.sleep(CHECK_S)
 
-    def door(self, app: ASGIApp, leads: Callable[[], bool]) -> ASGIApp:
-        """``app``, in front of which what is the leader's goes to it."""
+    def door(self, app: ASGIApp, leads: Callable[[str], bool]) -> ASGIApp:
+        """``app``, in front of which what is a leader's goes to it."""
         return passing(app, self._pool, self.leases, leads, self._carrying, self.row.name)
 
     async def run(self) -> None:
@@ -109,8 +114,6 @@ class Joined:
         tasks = [asyncio.ensure_future(self.leases.run()), asyncio.ensure_future(self._keep_checking())]
         if self._archive is not None:
             tasks.append(asyncio.ensure_future(self._keep_caught_up(self._archive)))
-        if self._following is not None:
-            tasks.append(asyncio.ensure_future(self._following.run()))
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -152,33 +155,10 @@ class Joined:
             await self._carrying.close()
 
     # --- what others are told -----------------------------------------------------------------------
-    def urls(self) -> tuple[str, ...]:
-        """Of the servers that are up, this one first."""
-        others = [peer.row.address for peer in self.leases.peers() if peer.live]
-        return tuple(f"https://{address}" for address in dict.fromkeys([self.row.address, *others]))
-
     def other_places(self) -> tuple[tuple[str, int], ...]:
         """(host, port) of the other servers that are up."""
         rows = [peer.row for peer in self.leases.peers() if peer.live and peer.row.id != self.row.id]
         return tuple(host_and_port(row.address, "address") for row in rows)
-
-    def leader(self) -> tuple[str, int]:
-        """(the leader's URL, its term); empty where there is none but this one, or none at all."""
-        found = self.leases.leader_of(self._pool)
-        if found is None or found.id == self.row.id:
-            return "", 0
-        return f"https://{found.address}", self.term
-
-    @property
-    def term(self) -> int:
-        """Of the pool, at the last look."""
-        return {row.pool: row.term for row in self.leases.pools()}.get(self._pool, 0)
-
-    def no_leader_ms(self) -> int:
-        return self.leases.free_in_ms(self._pool)
-
-    async def look(self) -> None:
-        await self.leases.look()
 
     def views(self) -> list[PeerView]:
         pools = self.leases.pools()

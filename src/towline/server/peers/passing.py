@@ -1,4 +1,4 @@
-"""Passes requests on to the leader of the pool, whole, as they came: the layer between a server's doors and
+"""Passes requests on to the leader of their pool, whole, as they came: the layer between a server's doors and
 its API.
 
 Nothing waits here for a leader: where there is none, or it cannot be reached, the caller is told to repeat
@@ -8,11 +8,9 @@ the request, which then finds the next one. A request that another server has pa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from math import ceil
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-import msgspec
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from towline.core.leadership import ServerRow
@@ -20,19 +18,18 @@ from towline.identity.roles import LOCAL, Principal
 from towline.server.access.guard import PRINCIPAL
 from towline.server.access.rules import PUBLIC, WEBSOCKET, rule_of
 from towline.server.peers.anywhere import is_anywhere
-from towline.server.peers.callers import HEADER, PASSED_ON, Caller, encode
+from towline.server.peers.callers import HEADER, PASSED_ON, POOL, Caller, encode
 from towline.server.process.http import CERTIFICATE
+from towline.server.process.refusing import not_now, refuse
 
 LOOK_S = 0.25
 """How often it is looked whether the leader that has a request still leads."""
-LONGEST_S = 2
-"""A caller is told to come again after so many seconds at most: a leader may be there before it is known."""
+NO_LEADER = "The pool has no leader at the moment, or it does not answer: repeat the request."
 HOP_BY_HOP = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
     b"transfer-encoding", b"upgrade",
 })  # fmt: skip
 NOT_PASSED = HOP_BY_HOP | {HEADER, b"host"}
-_KINDS = {400: ("invalid", "The request is wrong"), 503: ("unavailable", "Not now: repeat the request")}
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -63,29 +60,34 @@ class Carrier(Protocol):
 
 def passing(
     app: ASGIApp,
-    pool: str,
+    home: str,
     known: Knowledge,
-    leads: Callable[[], bool],
+    leads: Callable[[str], bool],
     carrier: Carrier,
     name: str,
 ) -> ASGIApp:
-    """``app`` for what this server answers itself; ``name`` is how the audit names this server's socket."""
+    """``app`` for what this server answers itself. ``home``: the pool of a request that names none.
+    ``leads``: whether this server leads a pool. ``name`` is how the audit names this server's socket."""
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or leads() or _is_ours(scope):
+        if scope["type"] not in ("http", "websocket"):
+            await app(scope, receive, send)
+            return
+        pool = scope["state"].get(POOL, home)
+        if leads(pool) or _is_ours(scope):
             await app(scope, receive, send)
             return
         if scope["type"] == "websocket":
             await receive()  # websocket.connect, which comes once
         leader = known.leader_of(pool)
         if leader is None or leader.id == known.id or scope["state"].get(PASSED_ON):
-            await _refuse(scope, send, known.free_in_ms(pool))
+            await not_now(scope, send, NO_LEADER, known.free_in_ms(pool))
             return
         if not _path(scope).startswith(b"/"):
-            await _answer(scope, send, 400, "This is no path of a server: it has to begin with /.", ())
+            await refuse(scope, send, 400, "This is no path of a server: it has to begin with /.")
             return
         headers = [(key, value) for key, value in scope["headers"] if key not in NOT_PASSED]
-        headers += [(b"host", leader.address.encode()), (HEADER, encode(_caller(scope, name)))]
+        headers += [(b"host", leader.address.encode()), (HEADER, encode(_caller(scope, name, pool)))]
         carry = carrier.http if scope["type"] == "http" else carrier.websocket
         answer = _Answer(send)
         try:
@@ -95,7 +97,7 @@ def passing(
         except NotReached:
             if answer.begun:
                 raise ConnectionAbortedError("the leader is gone in the middle of an answer") from None
-            await _refuse(scope, send, known.free_in_ms(pool))
+            await not_now(scope, send, NO_LEADER, known.free_in_ms(pool))
 
     return door
 
@@ -118,25 +120,25 @@ def _is_leader(known: Knowledge, pool: str, leader: ServerRow) -> bool:
 
 
 def _is_ours(scope: Scope) -> bool:
-    """A caller who is not known here may be known to the leader, whose tokens are the newest."""
+    """Whoever is not known, and would have to be, is refused here: what goes to a leader has been let in."""
     method = cast("dict[str, Any]", scope).get("method", WEBSOCKET)
-    if not is_anywhere(method, scope["path"]):
-        return False
-    return scope["state"].get(PRINCIPAL) is not None or rule_of(method, scope["path"]) is PUBLIC
+    if is_anywhere(method, scope["path"]):
+        return True
+    return scope["state"].get(PRINCIPAL) is None and rule_of(method, scope["path"]) is not PUBLIC
 
 
-def _caller(scope: Scope, name: str) -> Caller:
+def _caller(scope: Scope, name: str, pool: str) -> Caller:
     who = cast("Principal | None", scope["state"].get(PRINCIPAL))
     if who is LOCAL:
-        return Caller(source=f"socket of {name}", local=True)
+        return Caller(source=f"socket of {name}", local=True, pool=pool)
     client = scope["client"]
     source = client[0] if client else ""
     shown = scope["state"].get(CERTIFICATE)
     if who is not None and who.node is not None and shown is not None:
         from towline.identity.certificates import issued_at_ms
 
-        return Caller(source=source, node=who.node, issued_at=issued_at_ms(shown))
-    return Caller(source=source)
+        return Caller(source=source, node=who.node, issued_at=issued_at_ms(shown), pool=pool)
+    return Caller(source=source, pool=pool)
 
 
 async def _while_it_leads(carrying: Any, leads: Callable[[], bool]) -> None:
@@ -154,36 +156,6 @@ async def _while_it_leads(carrying: Any, leads: Callable[[], bool]) -> None:
         task.result()
     finally:
         task.cancel()
-
-
-async def _refuse(scope: Scope, send: Send, after_ms: int) -> None:
-    after_s = min(LONGEST_S, max(1, ceil(after_ms / 1000)))
-    what = "The pool has no leader at the moment, or it does not answer: repeat the request."
-    await _answer(scope, send, 503, what, [(b"retry-after", b"%d" % after_s)])
-
-
-async def _answer(
-    scope: Scope, send: Send, status: int, detail: str, more: Sequence[tuple[bytes, bytes]]
-) -> None:
-    """A problem document; a WebSocket that is not open yet is answered as its request."""
-    kind, title = _KINDS[status]
-    body = msgspec.json.encode(
-        {
-            "type": f"urn:towline:problem:{kind}",
-            "title": title,
-            "status": status,
-            "detail": detail,
-            "problems": [],
-        }
-    )
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", b"%d" % len(body)),
-        *more,
-    ]
-    begins = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
-    await send(cast("Message", {"type": f"{begins}.start", "status": status, "headers": headers}))
-    await send(cast("Message", {"type": f"{begins}.body", "body": body, "more_body": False}))
 
 
 def _path(scope: Scope) -> bytes:

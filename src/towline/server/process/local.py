@@ -9,12 +9,11 @@ comes in between finds no socket, waits for the lock, and starts the next one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +21,11 @@ import structlog
 
 from towline import garbage
 from towline.coordination.filelock import FileLease
-from towline.errors import OperatorError, StoreError, TowlineError
-from towline.server.gateway import Gateway
-from towline.server.leader import Leader
-from towline.server.logs.retention import JOBS_A_TURN, Retention
+from towline.errors import OperatorError, StoreError
 from towline.server.process.home import SOCKET, START_LOCK
 from towline.server.process.http import HttpServer
 from towline.server.process.node import AgentProcess, AgentWatch
+from towline.server.seats.seats import Seats
 from towline.server.settings import Settings
 from towline.store.port import Store
 
@@ -37,14 +34,11 @@ if TYPE_CHECKING:
 
 GRACE_S = 0.5
 """How long requests may still be answered once the server ends."""
-LEADER_END_S = 10.0
 MAINTAIN_S = 5.0
 LOAD_PATIENCE_S = 3.0
 ACCEPT_ROUNDS = 20
 LOOK_EVERY_S = 2.0
-EXPIRE_EVERY_S = 3600.0
 MAKE_ROOM_EVERY_S = 60.0
-STILL_LEADING_S = 0.5
 RENEW_EVERY_S = 24 * 3600.0
 
 
@@ -66,21 +60,6 @@ async def _keep_renewed(remote: Remote) -> None:
         remote.renew()
 
 
-async def while_leading(leader: Leader, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Work that is the leader's alone, begun anew with each leadership."""
-    while True:
-        await leader.ready.wait()
-        task = asyncio.create_task(work())
-        try:
-            while leader.ready.is_set() and not task.done():
-                await asyncio.wait([task], timeout=STILL_LEADING_S)
-        finally:
-            task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
-
-
 class LocalServer:
     """Runs what ``launch`` has put together. ``stop`` may be called at any time."""
 
@@ -88,18 +67,14 @@ class LocalServer:
         self,
         settings: Settings,
         store: Store,
-        leader: Leader,
-        gateway: Gateway,
-        retention: Retention,
+        seats: Seats,
         joined: Joined | None = None,
     ) -> None:
         self._joined = joined
         """Where other servers share the store."""
         self._settings = settings
         self._store = store
-        self._leader = leader
-        self._gateway = gateway
-        self._retention = retention
+        self._seats = seats
         self._stopping = asyncio.Event()
         self._start_lock: FileLease | None = None
         self._log = structlog.get_logger("server")
@@ -113,10 +88,8 @@ class LocalServer:
         listener: socket.socket,
         agent: AgentProcess | None,
         remote: Remote | None,
-        deliver: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
-        """Serve until stopped or, without ``remote``, idle; ``deliver`` sends webhooks while this server
-        leads. Raises what made the leader crash."""
+        """Serve until stopped or, without ``remote``, idle. Raises what made a leader crash."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -124,8 +97,7 @@ class LocalServer:
         self._socket = path.stat()
         http = HttpServer(app)
         garbage.settle()
-        leading = asyncio.create_task(self._leader.run())
-        leading.add_done_callback(lambda _: self.stop())
+        leading = self._seats.start(self.stop)
         joining: asyncio.Task[None] | None = None
         if self._joined is None:
             await self._until_leading(leading)
@@ -135,19 +107,19 @@ class LocalServer:
         await http.start(listener)
         door = None if remote is None else await self._open(remote)
         self._log.info("serving", home=str(self._settings.home), listen=self._settings.listen)
-        work = [self._expire(), self._make_room(), self._stop_when_unreachable()]
-        work.append(while_leading(self._leader, deliver))
+        work = [self._seats.work(), self._make_room(), self._stop_when_unreachable()]
         work.append(self._stop_when_idle(http) if remote is None else _keep_renewed(remote))
         beside = [asyncio.create_task(one) for one in work]
         if agent is not None:
-            watch = AgentWatch(agent, self._gateway.changed)
-            beside.append(asyncio.create_task(watch.run(lambda: self._gateway.open_links)))
+            gateway = self._seats.home.gateway
+            watch = AgentWatch(agent, gateway.changed)
+            beside.append(asyncio.create_task(watch.run(lambda: gateway.open_links)))
         await self._stopping.wait()
         for task in beside:
             task.cancel()
         if door is not None:
             await door.stop_listening()
-        await self._end(http, leading, joining, door)
+        await self._end(http, joining, door)
         await asyncio.gather(*beside, return_exceptions=True)
 
     async def _open(self, remote: Remote) -> HttpServer:
@@ -157,7 +129,7 @@ class LocalServer:
 
     async def _until_leading(self, leading: asyncio.Task[None]) -> None:
         """Loading is quick: who has connected by now waits for it. Where it is not, they are told so."""
-        ready = asyncio.create_task(self._leader.ready.wait())
+        ready = asyncio.create_task(self._seats.home.leader.ready.wait())
         both = [ready, leading]
         await asyncio.wait(both, timeout=LOAD_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
@@ -165,7 +137,6 @@ class LocalServer:
     async def _end(
         self,
         http: HttpServer,
-        leading: asyncio.Task[None],
         joining: asyncio.Task[None] | None,
         door: HttpServer | None = None,
     ) -> None:
@@ -176,32 +147,34 @@ class LocalServer:
         if door is not None and (self._joined is None or self._joined.alone):
             await self._maintain()
         if door is None:  # a cluster's nodes wait for its next server: nobody would start their agents again
-            self._gateway.end()
-        self._leader.end()
-        await asyncio.wait([leading], timeout=LEADER_END_S)
+            self._seats.home.gateway.end()
+        await self._seats.end()
         if joining is not None and self._joined is not None:
             joining.cancel()
             await self._joined.close()
             await asyncio.wait([joining])
         await asyncio.gather(*(one.close(GRACE_S) for one in (http, door) if one is not None))
-        if not leading.done():
-            leading.cancel()
+        await self._seats.settle()
         await self._store.close()
         self._log.info("ended")
-        with contextlib.suppress(asyncio.CancelledError):
-            await leading
+        self._seats.close()
         if joining is not None and not joining.cancelled():
             joining.result()
-        if self._leader.stopped is not None:
-            raise OperatorError(self._leader.stopped)
 
     async def _maintain(self) -> None:
         """What runs under on_disconnect: stop is to outlive a stop of the only server."""
+        maintenance_ms = self._settings.maintenance_ms
+        seats = list(self._seats)
         try:
             async with asyncio.timeout(MAINTAIN_S):
-                await self._gateway.maintain(self._settings.maintenance_ms)
-        except (TowlineError, TimeoutError) as error:
-            self._log.warning("nodes have no longer lease than usual", reason=str(error))
+                found = await asyncio.gather(
+                    *(seat.gateway.maintain(maintenance_ms) for seat in seats), return_exceptions=True
+                )
+        except TimeoutError:
+            found = [TimeoutError("the store does not answer")] * len(seats)
+        for seat, error in zip(seats, found, strict=True):
+            if error is not None:
+                self._log.warning("nodes have no longer lease than usual", pool=seat.pool, reason=str(error))
 
     # --- the end for lack of a home -----------------------------------------------------------------
     @property
@@ -232,9 +205,7 @@ class LocalServer:
                 return
 
     def _busy(self, http: HttpServer) -> bool:
-        if not self._leader.ready.is_set() or http.connections > self._gateway.open_links:
-            return True
-        return self._leader.opinion(lambda pool: pool.unfinished_jobs) > 0
+        return http.connections > self._seats.open_links or self._seats.unfinished_jobs != 0
 
     async def _ended(self, http: HttpServer) -> bool:
         """Take the start lock for the rest of our life, unless somebody came first."""
@@ -256,23 +227,13 @@ class LocalServer:
         return True
 
     # --- retention ----------------------------------------------------------------------------------
-    async def _expire(self) -> None:
-        """Delete what is older than the retention, in small steps."""
-        while True:
-            deleted = 0
-            await self._leader.ready.wait()
-            try:
-                deleted = (await self._retention.expire()).jobs
-            except (StoreError, OSError) as error:  # the leader has the same trouble, and says so
-                self._log.warning("nothing was expired", reason=str(error))
-            await asyncio.sleep(1.0 if deleted == JOBS_A_TURN else EXPIRE_EVERY_S)
-
     async def _make_room(self) -> None:
-        """Keep the output that nodes have shipped within its size."""
+        """Keep the output that nodes have shipped within its size: that of all pools, by one server."""
+        home = self._seats.home
         while True:
-            await self._leader.ready.wait()
+            await home.leader.ready.wait()
             try:
-                freed = await self._retention.make_room()
+                freed = await home.retention.make_room()
                 if freed:
                     self._log.info("output was removed to make room", freed_bytes=freed)
             except (StoreError, OSError) as error:

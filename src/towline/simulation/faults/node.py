@@ -15,9 +15,10 @@ from towline.core.agent import events as on
 from towline.core.agent.machine import AgentMachine
 from towline.core.agent.pauses import CLUSTER
 from towline.core.commands import AttemptUpdate
+from towline.server.peers.pool import url
 from towline.simulation.faults.host import Host, Plan
 from towline.simulation.faults.network import NODE, Network, Wire
-from towline.simulation.faults.server import Server, url
+from towline.simulation.faults.server import Server
 from towline.simulation.faults.truth import Truth
 from towline.simulation.faults.world import MS, SECOND, World
 from towline.wire import messages as wire

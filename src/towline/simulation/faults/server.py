@@ -22,6 +22,7 @@ from towline.server.gateway import Gateway
 from towline.server.intake import Intake
 from towline.server.leader import Leader
 from towline.server.leader.retrying import Retrier
+from towline.server.peers.pool import PoolPeers
 from towline.server.settings import Settings
 from towline.simulation.faults.network import SERVER, Network, Wire
 from towline.simulation.faults.process import Clocks, Process
@@ -104,35 +105,6 @@ class WatchedLeader(Leader):
         return term
 
 
-class Peers:
-    """What a pool's gateway knows of other servers."""
-
-    def __init__(self, leases: Leases, pool: str) -> None:
-        self._leases = leases
-        self._pool = pool
-
-    def urls(self) -> tuple[str, ...]:
-        others = [peer.row.address for peer in self._leases.peers() if peer.live]
-        return tuple(url(address) for address in dict.fromkeys(others))
-
-    def leader(self) -> tuple[str, int]:
-        found = self._leases.leader_of(self._pool)
-        if found is None or found.id == self._leases.id:
-            return "", 0
-        term = next(row.term for row in self._leases.pools() if row.pool == self._pool)
-        return url(found.address), term
-
-    def no_leader_ms(self) -> int:
-        return self._leases.free_in_ms(self._pool)
-
-    async def look(self) -> None:
-        await self._leases.look()
-
-
-def url(address: str) -> str:
-    return f"https://{address}"
-
-
 class Seat:
     """What one server has for one pool."""
 
@@ -142,7 +114,7 @@ class Seat:
         clocks = server.process.clocks
         settings = Settings(home=Path("/nowhere"), listen="127.0.0.1:1", pool=pool)
         self.lease = server.leases.lease(pool)
-        self.gateway = Gateway(Feed(pool, store, 100), settings, peers=Peers(server.leases, pool))
+        self.gateway = Gateway(Feed(pool, store, 100), settings, peers=PoolPeers(server.leases, pool))
         self.leader = WatchedLeader(store, clocks, settings, NoHand(), self.gateway, lease=self.lease)
         self.leader.answered = lambda term: server.truth.heartbeat_answered(server.name, pool, term)
         self.gateway.attach(self.leader)

@@ -7,7 +7,7 @@ from typing import Any
 
 from towline.core.rows import AttemptRow, ElementRow, EventRow, JobRow, NodeRow, SpecRow, TaskRow
 from towline.store import codec, statements
-from towline.store.port import ElementPage, Sealed
+from towline.store.port import ElementPage, Reservation, Sealed
 from towline.store.sql.plans import Ask, Cells, Plan, first, rows
 
 MAX_SEQ = 2**63 - 1
@@ -27,16 +27,18 @@ def find_jobs(namespace: str, argument: str) -> Plan[list[JobRow]]:
     return (yield from rows(codec.JOB, statements.jobs_of_prefix, values | {"count": _MOST_OF_A_PREFIX}))
 
 
-def jobs(namespace: str, before_seq: int | None, limit: int, states: Sequence[str]) -> Plan[list[JobRow]]:
-    below = MAX_SEQ if before_seq is None else before_seq
-    values: dict[str, Any] = {"namespace": namespace, "before_seq": below, "count": limit}
+def jobs(
+    namespace: str, before: tuple[int, str] | None, limit: int, states: Sequence[str]
+) -> Plan[list[JobRow]]:
+    seq, id = before or (MAX_SEQ, "")
+    values: dict[str, Any] = {"namespace": namespace, "before_seq": seq, "before_id": id, "count": limit}
     if not states:
         return (yield from rows(codec.JOB, statements.newest_jobs, values, of_state=False))
     found: list[JobRow] = []
     for state in sorted(set(states)):
         one = values | {"state": state}
         found += yield from rows(codec.JOB, statements.newest_jobs, one, of_state=True)
-    return sorted(found, key=lambda row: -row.seq)[:limit]
+    return sorted(found, key=lambda row: (row.seq, row.id), reverse=True)[:limit]
 
 
 def job(which: str) -> Plan[tuple[JobRow, SpecRow] | None]:
@@ -72,6 +74,17 @@ def nodes(pool: str) -> Plan[list[NodeRow]]:
     return (yield from rows(codec.NODE, statements.nodes_of, {"pool": pool}))
 
 
+def find_nodes(name: str) -> Plan[list[tuple[str, str]]]:
+    for make, values in (
+        (statements.nodes_by_id, {"node": name}),
+        (statements.nodes_by_name, {"name": name}),
+    ):
+        found = [(str(id), str(pool)) for id, pool in (yield Ask(make, values))]
+        if found:
+            return found
+    return []
+
+
 def events(stream: str, after: int, limit: int, which: str | None) -> Plan[list[EventRow]]:
     values: dict[str, Any] = {"stream": stream, "after": after, "count": limit}
     if which is None:
@@ -91,6 +104,11 @@ def counters(pool: str) -> Plan[tuple[int, int, int, int]]:
 def expired_jobs(pool: str, before_ms: int, limit: int) -> Plan[list[str]]:
     values = {"pool": pool, "before_ms": before_ms, "count": limit}
     return [str(cells[0]) for cells in (yield Ask(statements.expired_jobs, values))]
+
+
+def reserved(namespace: str, key: str) -> Plan[Reservation | None]:
+    found = yield from first(statements.reservation, {"namespace": namespace, "key": key})
+    return None if found is None else Reservation(**dict(zip(statements.RESERVATION, found, strict=True)))
 
 
 # --- what is kept encrypted -----------------------------------------------------------------------

@@ -15,7 +15,7 @@ from towline.core.rows import (
     TaskRow,
 )
 from towline.store import statements
-from towline.store.port import ElementPage, Sealed
+from towline.store.port import ElementPage, Reservation, Sealed
 from towline.store.sql import facts
 from towline.store.sql.plans import Running
 from towline.store.sql.record import record
@@ -29,9 +29,9 @@ class SqlFacts(Running):
         return await self._read(facts.find_jobs(namespace, argument))
 
     async def jobs(
-        self, namespace: str, before_seq: int | None, limit: int, states: Sequence[str] = ()
+        self, namespace: str, before: tuple[int, str] | None, limit: int, states: Sequence[str] = ()
     ) -> list[JobRow]:
-        return await self._read(facts.jobs(namespace, before_seq, limit, tuple(states)))
+        return await self._read(facts.jobs(namespace, before, limit, tuple(states)))
 
     async def job(self, job: str) -> tuple[JobRow, SpecRow] | None:
         return await self._read(facts.job(job))
@@ -54,6 +54,9 @@ class SqlFacts(Running):
     async def nodes(self, pool: str) -> list[NodeRow]:
         return await self._read(facts.nodes(pool), single=True)
 
+    async def find_nodes(self, name: str) -> list[tuple[str, str]]:
+        return await self._read(facts.find_nodes(name))
+
     async def events(self, stream: str, after: int, limit: int, job: str | None = None) -> list[EventRow]:
         return await self._read(facts.events(stream, after, limit, job), single=True)
 
@@ -65,6 +68,9 @@ class SqlFacts(Running):
         return await self._read(facts.expired_jobs(pool, before_ms, limit), single=True)
 
     # --- idempotency keys -------------------------------------------------------------------------
+    async def reserved(self, namespace: str, key: str) -> Reservation | None:
+        return await self._read(facts.reserved(namespace, key), single=True)
+
     async def release(self, namespace: str, key: str) -> None:
         await self._change(statements.release, {"namespace": namespace, "key": key})
 

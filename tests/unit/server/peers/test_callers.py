@@ -43,7 +43,7 @@ class Doors:
 
     async def open(self) -> Doors:
         _, self.token = await self.tokens.create("ada", "submitter", "default", None)
-        _, join = await self.tokens.create_join(1000)
+        _, join = await self.tokens.create_join(1000, "default")
         await self.enrolments.enrol(join, NODE, "n1", make_request(make_key(), NODE))
         return self
 
@@ -101,7 +101,7 @@ async def test_nobody_else_is_believed(doors: Doors) -> None:
 
 
 async def test_no_node_gets_a_servers_name(doors: Doors) -> None:
-    _, join = await doors.tokens.create_join(1000)
+    _, join = await doors.tokens.create_join(1000, "default")
     with pytest.raises(Exception, match="node is"):
         await doors.enrolments.enrol(join, f"{SUBJECT}1", "n", make_request(make_key(), "x"))
 

@@ -15,7 +15,7 @@ from towline.server.access.guard import PRINCIPAL
 from towline.server.access.rules import RULES
 from towline.server.peers import passing as layer
 from towline.server.peers.anywhere import ANYWHERE, is_anywhere
-from towline.server.peers.callers import HEADER, PASSED_ON
+from towline.server.peers.callers import HEADER, PASSED_ON, POOL
 from towline.server.peers.passing import Headers, NotReached, passing
 
 LEADER = ServerRow(id="l", name="leader", address="10.0.0.1:7443", build="b", started_at=1)
@@ -38,7 +38,12 @@ class World:
         self.hangs = asyncio.Event()
         self.hangs.set()
         self.sent: list[dict[str, Any]] = []
-        self.door = passing(self._app, "p", self, lambda: self.leads, self, "here")
+        self.asked_for: list[str] = []
+        self.door = passing(self._app, "p", self, self._leads, self, "here")
+
+    def _leads(self, pool: str) -> bool:
+        self.asked_for.append(pool)
+        return self.leads
 
     def leader_of(self, pool: str) -> ServerRow | None:
         return self.leader
@@ -132,7 +137,7 @@ async def test_a_follower_answers_facts_and_passes_on_the_rest(world: World) -> 
     ((address, headers),) = world.carried
     assert address == LEADER.address and headers[b"host"] == LEADER.address.encode()
     assert headers[b"authorization"] == b"Bearer t"
-    assert json.loads(headers[HEADER]) == {"source": "10.9.9.9"}
+    assert json.loads(headers[HEADER]) == {"source": "10.9.9.9", "pool": "p"}
 
 
 async def test_a_leader_answers_everything(world: World) -> None:
@@ -143,14 +148,29 @@ async def test_a_leader_answers_everything(world: World) -> None:
 
 async def test_the_owner_of_a_socket_is_the_owner_at_the_leader_too(world: World) -> None:
     await world.ask("POST", "/v1/jobs", LOCAL)
-    assert json.loads(world.carried[0][1][HEADER]) == {"source": "socket of here", "local": True}
+    assert json.loads(world.carried[0][1][HEADER]) == {"source": "socket of here", "local": True, "pool": "p"}
 
 
-async def test_who_is_not_known_here_may_be_known_to_the_leader(world: World) -> None:
-    await world.ask("GET", "/v1/jobs", None)
-    assert world.own == [] and len(world.carried) == 1
+async def test_who_is_not_known_takes_no_place_at_the_leader(world: World) -> None:
+    await world.ask("POST", "/v1/jobs", None)
     await world.ask("GET", "/healthz", None)
-    assert world.own == ["/healthz"]
+    assert world.own == ["/v1/jobs", "/healthz"] and world.carried == []
+
+
+async def test_a_new_node_shows_its_join_link_to_the_leader(world: World) -> None:
+    await world.ask("POST", "/v1/enrol", None)
+    assert world.own == [] and len(world.carried) == 1
+
+
+async def test_a_request_goes_to_the_leader_of_its_pool_and_says_which(world: World) -> None:
+    await world.ask("POST", "/v1/jobs", **{POOL: "gpu"})
+    ((_, headers),) = world.carried
+    assert world.asked_for == ["gpu"] and json.loads(headers[HEADER])["pool"] == "gpu"
+    world.carried.clear()
+    world.asked_for.clear()
+    await world.ask("POST", "/v1/jobs")
+    ((_, headers),) = world.carried
+    assert world.asked_for == ["p"] and json.loads(headers[HEADER])["pool"] == "p"
 
 
 @pytest.mark.parametrize("what", ["nobody", "myself", "once more"])

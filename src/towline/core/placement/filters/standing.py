@@ -12,6 +12,8 @@ from towline.core.placement.shape import Shape
 from towline.model.job import Condition
 
 OPEN: Values = ("open",)
+UNCONNECTED: Values = ("the node is not connected",)
+DRAINED: Values = ("the node is being drained",)
 RUNS, FAILS = "runs", "fails"
 
 
@@ -129,8 +131,15 @@ def _none(columns: Column) -> Mask:
     return np.zeros(len(columns), dtype=np.bool_)
 
 
+def is_there(nodes: NodeColumns, columns: Column) -> Mask:
+    """Which of these nodes take elements, or did and will again."""
+    there = nodes.state.where(lambda state: state in (OPEN, UNCONNECTED, DRAINED))
+    return there[nodes.state.codes[columns]]
+
+
+IS_OPEN = Filter("open", True, _is_open, _why_closed)
 STANDING = (
-    Filter("open", True, _is_open, _why_closed),
+    IS_OPEN,
     Filter("runtime", True, _runs_it, _why_not_run),
     Filter("require", True, _protects, _why_not_protected),
     Filter("where", True, _meets, _why_not_met),

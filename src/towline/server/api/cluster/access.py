@@ -52,6 +52,8 @@ class JoinBody(Struct, kw_only=True, forbid_unknown_fields=True):
     lifetime: str = JOIN_LIFETIME
     address: str | None = None
     """HOST or HOST:PORT as nodes reach this server; None: as it is configured."""
+    pool: str | None = None
+    """The pool that the node joins; None: the one that is there from the start."""
 
 
 @get("/v1/whoami")
@@ -67,12 +69,13 @@ async def whoami(request: AnyRequest) -> WhoView:
 @get("/v1/tokens")
 async def list_tokens(request: AnyRequest) -> TokenList:
     """API tokens, and join links that nobody has used yet."""
-    tokens = access_of(service_of(request)).tokens
+    service = service_of(request)
+    tokens = access_of(service).tokens
     every = _is_everywhere(request)
-    mine = service_of(request).namespace
+    mine, home = service.namespace, service.seats.home_pool
     return TokenList(
         tokens=[_view(row) for row in tokens.list() if every or row.namespace == mine],
-        joins=[_join_view(row) for row in tokens.joins()] if every else [],
+        joins=[_join_view(row, home) for row in tokens.joins()] if every else [],
     )
 
 
@@ -94,15 +97,16 @@ async def create_join(request: AnyRequest) -> JoinView:
     body = await decoded(request, JoinBody)
     service = service_of(request)
     access = access_of(service)
+    pool = service.seats.home.pool if body.pool is None else service.seats.known(body.pool)
     host, port = service.settings.reached_at(body.address)
-    row, text = await access.tokens.create_join(_duration(body.lifetime))
+    row, text = await access.tokens.create_join(_duration(body.lifetime), pool)
     others: tuple[tuple[str, int], ...] = ()
     if service.joined is not None and body.address is None:
         others = service.joined.other_places()
     link = JoinLink(host=host, port=port, token=text, ca=access.authority.fingerprint, others=others)
     assert row.expires_at is not None
     tell(request, _named(row))
-    return JoinView(id=row.id, link=str(link), expires_at=rfc3339(row.expires_at))
+    return JoinView(id=row.id, link=str(link), expires_at=rfc3339(row.expires_at), pool=pool)
 
 
 @delete("/v1/tokens/{token:str}", status_code=200)
@@ -165,11 +169,12 @@ def _named(row: TokenRow) -> str:
     return f"join link {row.id}" if row.kind == JOIN else f"token {row.name} ({row.id}), {row.role}"
 
 
-def _join_view(row: TokenRow) -> JoinTokenView:
+def _join_view(row: TokenRow, home: str) -> JoinTokenView:
     return JoinTokenView(
         id=row.id,
         created_at=rfc3339(row.created_at),
         expires_at=None if row.expires_at is None else rfc3339(row.expires_at),
+        pool=row.pool or home,
     )
 
 

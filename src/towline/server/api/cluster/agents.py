@@ -11,8 +11,9 @@ from litestar.handlers import WebsocketRouteHandler
 
 from towline.server.access.guard import principal_of
 from towline.server.api.cluster.enrolment import access_of
-from towline.server.api.service import service_of
+from towline.server.api.service import Service, service_of
 from towline.server.process.http import CERTIFICATE
+from towline.server.seats.seat import Seat
 
 AnyWebSocket = WebSocket[Any, Any, Any]
 
@@ -50,7 +51,14 @@ async def _link(socket: AnyWebSocket) -> None:
     who = principal_of(socket)
     node = None if who is None else who.node
     frames = agent.frames() if node is None else _of_a_member(socket, node, agent.frames())
-    await service_of(socket).gateway.serve(agent, frames, node)
+    await _seat_of(service_of(socket), node).gateway.serve(agent, frames, node)
+
+
+def _seat_of(service: Service, node: str | None) -> Seat:
+    """Of the pool that a node has enrolled for; this machine's own node is of the home's."""
+    if node is None or service.access is None:
+        return service.seats.home
+    return service.seats.add(service.access.enrolments.pool_of(node) or service.seats.home.pool)
 
 
 async def _of_a_member(socket: AnyWebSocket, node: str, frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -64,16 +64,16 @@ async def enrol(request: AnyRequest) -> Enrolled:
     return enrolled
 
 
-def _is_taken(service: Service, node: str) -> bool:
+async def _is_taken(service: Service, node: str) -> bool:
     """Whether an id is a node's that needs no enrolment: that of this machine, which comes through the
-    socket, now or ever; or one that the pool knows from elsewhere."""
+    socket, now or ever; or one that a pool knows from elsewhere."""
     own = service.settings.home / "node" / "id"
     with contextlib.suppress(OSError):
         if own.read_text().strip() == node:
             return True
-    if node in service.gateway.connected_nodes:
+    if any(node in seat.gateway.connected_nodes for seat in service.seats):
         return True
-    return any(view.id == node for view in service.leader.opinion(lambda pool: pool.nodes_view()))
+    return any(id == node for id, _ in await service.store.find_nodes(node))
 
 
 @post("/v1/agent/renew", status_code=200, body=RenewBody)

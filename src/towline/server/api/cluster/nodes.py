@@ -14,7 +14,7 @@ from towline.model import units
 from towline.model.views import NodeView
 from towline.server.access.auditing import tell
 from towline.server.api.queues import decoded
-from towline.server.api.service import Service, service_of
+from towline.server.api.service import OF_ALL_POOLS, Service, service_of
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -29,19 +29,19 @@ class DrainBody(Struct, kw_only=True, forbid_unknown_fields=True):
     deadline: str | None = None
 
 
-@get("/v1/nodes")
+@get("/v1/nodes", asks=OF_ALL_POOLS)
 async def list_nodes(request: AnyRequest) -> NodeList:
     """All nodes, with what is free on them."""
     return NodeList(nodes=service_of(request).leader.opinion(lambda pool: pool.nodes_view()))
 
 
-@get("/v1/nodes/{node:str}")
+@get("/v1/nodes/{node:str}", asks=OF_ALL_POOLS)
 async def show_node(request: AnyRequest, node: FromPath[str]) -> NodeView:
     """One node."""
     return _view(service_of(request), node)
 
 
-@post("/v1/nodes/{node:str}/drain", status_code=200, body=DrainBody)
+@post("/v1/nodes/{node:str}/drain", status_code=200, body=DrainBody, asks=OF_ALL_POOLS)
 async def drain(request: AnyRequest, node: FromPath[str]) -> NodeView:
     """Let a node take nothing new."""
     body = await decoded(request, DrainBody)
@@ -51,7 +51,7 @@ async def drain(request: AnyRequest, node: FromPath[str]) -> NodeView:
     return _view(service, found.id)
 
 
-@post("/v1/nodes/{node:str}/undrain", status_code=200)
+@post("/v1/nodes/{node:str}/undrain", status_code=200, asks=OF_ALL_POOLS)
 async def undrain(request: AnyRequest, node: FromPath[str]) -> NodeView:
     """Let a drained node take work again."""
     service = service_of(request)
@@ -60,7 +60,7 @@ async def undrain(request: AnyRequest, node: FromPath[str]) -> NodeView:
     return _view(service, found.id)
 
 
-@delete("/v1/nodes/{node:str}", status_code=200)
+@delete("/v1/nodes/{node:str}", status_code=200, asks=OF_ALL_POOLS)
 async def forget_node(request: AnyRequest, node: FromPath[str], force: FromQuery[bool] = False) -> None:
     """It is no member any more: its certificate is worth nothing, what it had is lost. ``force``: a node
     that is connected is cut off first."""

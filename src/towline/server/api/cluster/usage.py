@@ -11,13 +11,13 @@ from towline.core.commands import attempt_key
 from towline.errors import NotFound, RequestError
 from towline.model.job import TaskSpec
 from towline.model.views import ElementUsageView, NodeUsageView, UsageView
-from towline.server.api.service import MOST, Service, service_of
+from towline.server.api.service import MOST, OF_ALL_POOLS, Service, service_of
 from towline.wire.usage import AttemptUsage, ReadUsage, UsageAnswer
 
 AnyRequest = Request[Any, Any, Any]
 
 
-@get("/v1/usage")
+@get("/v1/usage", asks=OF_ALL_POOLS)
 async def show_usage(
     request: AnyRequest,
     job: FromQuery[str | None] = None,

@@ -1,8 +1,9 @@
 """The OpenAPI document of the API, made of its handlers: their docstrings, parameters, bodies and answers.
 
 A handler says what its signature does not: ``body=`` the Struct of its body, ``media=`` the type of an
-answer that is no JSON, ``statuses=`` those that it answers with besides its own. What it needs a role for
-stands in server/access/rules.py.
+answer that is no JSON, ``statuses=`` those that it answers with besides its own, ``asks=`` and ``reads=`` the
+parameters of the query and the headers that are heeded without being its parameters. What it needs a role
+for stands in server/access/rules.py.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def _operation(template: str, method: str, handler: HTTPRouteHandler) -> Json:
         "responses": _responses(handler),
     }
     parameters = [_parameter(name, field) for name, field in _parameters(handler)]
-    parameters += [_header(name, text) for name, text in handler.opt.get("reads", {}).items()]
+    for place, opt in (("query", "asks"), ("header", "reads")):
+        parameters += [_heeded(name, place, text) for name, text in handler.opt.get(opt, {}).items()]
     if parameters:
         operation["parameters"] = parameters
     body = _body(handler)
@@ -136,10 +138,10 @@ def _parameter(name: str, field: FieldDefinition) -> Json:
     }
 
 
-def _header(name: str, text: str) -> Json:
+def _heeded(name: str, place: str, text: str) -> Json:
     return {
         "name": name,
-        "in": "header",
+        "in": place,
         "required": False,
         "description": text,
         "schema": {"type": "string"},

@@ -1,0 +1,159 @@
+"""Requests that this server makes for a caller, through its own layers: each goes to the leader of its pool,
+here or elsewhere, with the caller's own rights. So what is asked of all pools is put together here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, cast
+
+import msgspec
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from towline.core.routing import Offer
+from towline.server.peers.callers import PASSED_ON, POOL
+
+PATIENCE_S = 2.0
+"""So long a pool may take to say how a job would fit, or how it stands."""
+OFFER = "/v1/offer"
+GATHERED = {"/v1/nodes": ("nodes",), "/v1/usage": ("nodes", "elements")}
+"""What is asked of all pools where none is named, with the lists of the answer."""
+_OURS = "towline_"
+_OF_A_BODY = (b"content-length", b"transfer-encoding", b"content-type")
+_KEPT = ("type", "asgi", "http_version", "scheme", "root_path", "headers", "client", "server", "extensions")
+
+
+class Answered(NamedTuple):
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Asking:
+    """``app`` is set once it is built: the layers behind the one that finds a request's pool."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+
+    async def ask(
+        self, scope: Scope, pool: str, method: str, path: str, query: bytes = b"", body: bytes = b""
+    ) -> Answered:
+        """What the leader of a pool answers to the caller of ``scope``."""
+        assert self.app is not None
+        answer = _Answer()
+        await self.app(_made(scope, pool, method, path, query, body), _receive(body), answer.send)
+        return answer.whole
+
+    async def offers(self, scope: Scope, pools: Iterable[str], body: bytes) -> list[Offer]:
+        """What the pools say of a submission, as far as they answer in time."""
+        answers = await self._all(scope, pools, "POST", OFFER, body)
+        return [
+            msgspec.json.decode(one.body, type=Offer)
+            for one in answers
+            if isinstance(one, Answered) and one.status == 200
+        ]
+
+    async def views(self, scope: Scope, pools: Sequence[str], kind: type[Any]) -> dict[str, Any]:
+        """How pools stand, by their names, as far as they answer in time."""
+        answers = await asyncio.gather(
+            *(self._in_time(scope, pool, "GET", f"/v1/pools/{pool}", b"") for pool in pools)
+        )
+        return {
+            pool: msgspec.json.decode(one.body, type=kind)
+            for pool, one in zip(pools, answers, strict=True)
+            if one is not None and one.status == 200
+        }
+
+    async def _all(
+        self, scope: Scope, pools: Iterable[str], method: str, path: str, body: bytes
+    ) -> list[Answered | None]:
+        return await asyncio.gather(*(self._in_time(scope, pool, method, path, body) for pool in pools))
+
+    async def _in_time(self, scope: Scope, pool: str, method: str, path: str, body: bytes) -> Answered | None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await self.ask(scope, pool, method, path, body=body)
+        except (TimeoutError, OSError):
+            return None
+
+    async def gather(self, scope: Scope, pools: Iterable[str], send: Send) -> None:
+        """The answers of all pools as one. Where one refuses, its answer is the whole: what is shown without
+        a pool would be taken for all there is. Only a pool without nodes has nothing to say of usage."""
+        path, query = scope["path"], scope["query_string"]
+        answers = await asyncio.gather(*(self.ask(scope, pool, "GET", path, query) for pool in pools))
+        good = [one for one in answers if one.status == 200]
+        bad = [one for one in answers if one.status != 200]
+        if bad and (not good or path != "/v1/usage"):
+            await _pass(bad[0], send)
+            return
+        merged: dict[str, list[Any]] = {name: [] for name in GATHERED[path]}
+        for one in good:
+            found = msgspec.json.decode(one.body)
+            for name in merged:
+                merged[name] += found[name]
+        body = msgspec.json.encode(merged)
+        headers = [(key, value) for key, value in good[0].headers if key != b"content-length"]
+        await _pass(Answered(200, [*headers, (b"content-length", b"%d" % len(body))], body), send)
+
+
+class _Answer:
+    """Takes an answer in."""
+
+    def __init__(self) -> None:
+        self._status = 503
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._parts: list[bytes] = []
+
+    async def send(self, message: Message) -> None:
+        given = cast("dict[str, Any]", message)
+        if given["type"] == "http.response.start":
+            self._status, self._headers = given["status"], list(given.get("headers", ()))
+        elif given["type"] == "http.response.body":
+            self._parts.append(given.get("body", b""))
+
+    @property
+    def whole(self) -> Answered:
+        return Answered(self._status, self._headers, b"".join(self._parts))
+
+
+def _made(scope: Scope, pool: str, method: str, path: str, query: bytes, body: bytes) -> Scope:
+    """A request of the same caller. What the API keeps in a scope while it works is not taken along, nor that
+    another server has passed the caller's own request on: this one has another leader."""
+    given = cast("dict[str, Any]", scope)
+    made = {key: given[key] for key in _KEPT if key in given}
+    headers = [(key, value) for key, value in given["headers"] if key not in _OF_A_BODY]
+    if body:
+        headers += [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+    made |= {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query,
+        "headers": headers,
+        "state": {
+            key: value for key, value in given["state"].items() if key.startswith(_OURS) and key != PASSED_ON
+        },
+    }
+    made["state"][POOL] = pool
+    return cast("Scope", made)
+
+
+def _receive(body: bytes) -> Receive:
+    """The body, and then a caller who stays."""
+    told = asyncio.Event()
+
+    async def receive() -> Any:
+        if told.is_set():
+            await asyncio.Event().wait()
+        told.set()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+async def _pass(answer: Answered, send: Send) -> None:
+    await send(
+        cast("Any", {"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    )
+    await send(cast("Any", {"type": "http.response.body", "body": answer.body, "more_body": False}))

@@ -1,0 +1,149 @@
+"""The seats of one server, one a pool: they come as pools do, and end together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from towline.errors import NotFound, OperatorError
+from towline.server.seats.seat import Seat
+
+LOOK_S = 0.5
+"""How often it is looked whether a seat has come."""
+SHOWN = 20
+"""Of pools where one is named that is not there."""
+END_S = 10.0
+"""So long a leader that is to end may take to commit what has arrived."""
+
+
+class Seats:
+    """``make`` builds the seat of a pool. ``home`` is the pool that stands where none is named; its leader
+    also takes what belongs to no pool. Seats that are added run as soon as ``start`` was called."""
+
+    def __init__(self, home: str, make: Callable[[str], Seat]) -> None:
+        self._make = make
+        self._seats: dict[str, Seat] = {}
+        self._leading: dict[str, asyncio.Task[None]] = {}
+        self._stop: Callable[[], None] | None = None
+        """What ends the server; set once it runs."""
+        self._log = structlog.get_logger("server")
+        self.home = self.add(home)
+
+    # --- which there are ----------------------------------------------------------------------------
+    def __iter__(self) -> Iterator[Seat]:
+        """In order of the pools' names."""
+        return iter([self._seats[pool] for pool in sorted(self._seats)])
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    def names(self) -> list[str]:
+        return sorted(self._seats)
+
+    @property
+    def home_pool(self) -> str:
+        return self.home.pool
+
+    def get(self, pool: str) -> Seat | None:
+        return self._seats.get(pool)
+
+    def known(self, pool: str) -> str:
+        """The name of a pool that is there. Raises NotFound."""
+        if pool not in self._seats:
+            names = ", ".join(self.names()[:SHOWN])
+            raise NotFound(f"There is no pool {pool[:100]!r}: there are {names}.")
+        return pool
+
+    def add(self, pool: str) -> Seat:
+        """The seat of a pool, made where it is missing."""
+        seat = self._seats.get(pool)
+        if seat is None:
+            seat = self._seats[pool] = self._make(pool)
+            if self._stop is not None:
+                self._run(seat)
+        return seat
+
+    # --- all of them --------------------------------------------------------------------------------
+    @property
+    def open_links(self) -> int:
+        return sum(seat.gateway.open_links for seat in self)
+
+    @property
+    def unfinished_jobs(self) -> int | None:
+        """Of the pools that are led here; None while one of them is not."""
+        if not all(seat.leader.ready.is_set() for seat in self):
+            return None
+        return sum(seat.leader.opinion(lambda pool: pool.unfinished_jobs) for seat in self)
+
+    def descriptions_changed(self) -> None:
+        """Logins or secrets have."""
+        for seat in self:
+            seat.gateway.descriptions_changed()
+
+    # --- life ---------------------------------------------------------------------------------------
+    def start(self, stop: Callable[[], None]) -> asyncio.Task[None]:
+        """Lead from now on what the leases allow; ``stop`` is called where no pool can be led any more, or a
+        leader has crashed. Returns the home's leader as a task."""
+        self._stop = stop
+        for seat in self:
+            self._run(seat)
+        return self._leading[self.home.pool]
+
+    def _run(self, seat: Seat) -> None:
+        leading = self._leading[seat.pool] = asyncio.create_task(seat.leader.run())
+        leading.add_done_callback(lambda task: self._ended(seat, task))
+
+    def _ended(self, seat: Seat, task: asyncio.Task[None]) -> None:
+        """A pool that has stopped for an operator leaves the others alone."""
+        if seat.leader.stopped is not None:
+            self._log.error("a pool has stopped", pool=seat.pool, reason=seat.leader.stopped)
+        crashed = not task.cancelled() and task.exception() is not None
+        if self._stop is not None and (crashed or all(one.done() for one in self._leading.values())):
+            self._stop()
+
+    async def work(self) -> None:
+        """What goes on beside the leaders, of seats that come later too; until cancelled."""
+        tasks: set[asyncio.Task[None]] = set()
+        begun: set[str] = set()
+        try:
+            while True:
+                for seat in self:
+                    if seat.pool not in begun:
+                        begun.add(seat.pool)
+                        tasks |= {asyncio.create_task(one, name=seat.pool) for one in seat.work()}
+                done, tasks = await asyncio.wait(tasks, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    error = None if task.cancelled() else task.exception()
+                    self._log.error("work for a pool has ended", pool=task.get_name(), exc_info=error)
+                if not tasks:
+                    await asyncio.sleep(LOOK_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def end(self) -> None:
+        """What has arrived is committed and answered."""
+        for seat in self:
+            seat.leader.end()
+        if self._leading:
+            await asyncio.wait(self._leading.values(), timeout=END_S)
+
+    async def settle(self) -> None:
+        """Nobody is served any more: what has not ended by now is ended."""
+        for task in self._leading.values():
+            task.cancel()
+        if self._leading:
+            await asyncio.wait(self._leading.values())
+
+    def close(self) -> None:
+        """After ``settle``. Raises what made a leader crash, OperatorError for a pool that has stopped."""
+        for seat in self:
+            seat.in_hand.close()
+        for task in self._leading.values():
+            if not task.cancelled():
+                task.result()
+        for seat in self:
+            if seat.leader.stopped is not None:
+                raise OperatorError(seat.leader.stopped)

@@ -1,0 +1,95 @@
+"""Whoever is not known may have been let in by another server a moment ago: it is looked, but seldom."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from litestar.types import Scope
+
+from towline.errors import StoreError
+from towline.server.access import cluster
+from towline.server.access.cluster import Newest
+from towline.server.access.guard import PRINCIPAL, remote_door
+from towline.server.access.tokens import Tokens
+from towline.store.memory import MemoryStore
+
+
+class Counted:
+    """What is read anew, and what was there when it was."""
+
+    def __init__(self) -> None:
+        self.there = 0
+        self.known = 0
+        self.loads = 0
+        self.fails = False
+
+    async def load(self) -> None:
+        self.loads += 1
+        if self.fails:
+            raise StoreError("gone")
+        found = self.there
+        await asyncio.sleep(0.001)
+        self.known = found
+
+
+def newest(counted: Any) -> Newest:
+    return Newest(counted, cast("Any", Counted()))
+
+
+async def test_what_was_there_before_is_known_after_and_a_flood_reads_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "CATCH_UP_S", 0.02)
+    counted = Counted()
+    made = newest(counted)
+
+    async def one(number: int) -> bool:
+        await asyncio.sleep(number * 0.0002)
+        counted.there = max(counted.there, number)
+        await made.catch_up()
+        return counted.known >= number
+
+    loop = asyncio.get_running_loop()
+    begun_s = loop.time()
+    assert all(await asyncio.gather(*(one(number) for number in range(500))))
+    assert counted.loads <= 2 + (loop.time() - begun_s) / 0.02
+
+
+async def test_a_read_that_failed_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CATCH_UP_S", 0.0)
+    counted = Counted()
+    made = newest(counted)
+    counted.fails, counted.there = True, 1
+    results = await asyncio.gather(made.catch_up(), made.catch_up(), return_exceptions=True)
+    assert [type(one) for one in results] == [StoreError] * 2
+    counted.fails = False
+    await made.catch_up()
+    assert counted.known == 1
+
+
+async def test_a_token_of_another_server_opens_the_door_at_once() -> None:
+    store = MemoryStore()
+    here, there = Tokens(store), Tokens(store)
+    await here.load()
+    enrolments: Any = Counted()
+    asked: list[Scope] = []
+
+    async def app(scope: Scope, *_: object) -> None:
+        asked.append(scope)
+
+    door = remote_door(app, here, enrolments, Newest(here, enrolments).catch_up)
+
+    async def come(text: str | None) -> Any:
+        headers = [] if text is None else [(b"authorization", f"Bearer {text}".encode())]
+        scope: Any = {"type": "http", "headers": headers, "client": None, "state": {}}
+        await door(scope, cast("Any", None), cast("Any", None))
+        return scope["state"][PRINCIPAL]
+
+    _, text = await there.create("ada", "viewer", "default", None)
+    assert (await come(text)).name == "token ada"
+    loads = enrolments.loads
+    assert await come(None) is None and enrolments.loads == loads
+    assert await come("tow_nothing") is None and enrolments.loads == loads + 1
+    assert len(asked) == 3
