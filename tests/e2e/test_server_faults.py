@@ -131,8 +131,7 @@ def _raise_the_term_of_a_frozen_leader(fleet: Several, stamps: Stamps) -> None:
     assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1, answer.text
     assert "another leader" in until(lambda: _stepped_down(leader.log.removeprefix(said)), "it to step down")
     _submit_at(fleet, leader, stamps, "again")
-    (after,) = [led["term"] for view in fleet.views(fleet.leader()) for led in view["leads"]]
-    assert after > term + 1
+    until(lambda: _term(fleet) > term + 1, "it to lead in a term of its own")
 
 
 def _stepped_down(log: str) -> str:

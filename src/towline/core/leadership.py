@@ -27,7 +27,7 @@ RENEW_MS = 1_000
 """A holder asks so often."""
 LOOK_MS = 250
 """A contender looks so often."""
-STAGGER_MS = 1_000
+STAGGER_MS = 500
 """A server that is not the first in line for a pool lets each one before it have so long."""
 NOBODY = ""
 
