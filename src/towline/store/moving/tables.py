@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, Text
 from towline.store.schema import metadata
 
 ROWS_A_PIECE = 5_000
-LEFT_OUT = frozenset({"lease", "server", "compatibility", "closure"})
+LEFT_OUT = frozenset({"lease", "server", "counter", "compatibility", "closure"})
 """What only tells of servers that run, or of the schema itself."""
 
 _KINDS: tuple[tuple[type[Any], str], ...] = (

@@ -17,7 +17,7 @@ from towline.store.postgresql import writes
 from towline.store.postgresql.commit import Written, written
 from towline.store.postgresql.connections import COMMIT_S, Connections, Driver, Lane
 from towline.store.postgresql.errors import EXPECTED, explain, not_text
-from towline.store.postgresql.running import changed_each, run, run_in_snapshot
+from towline.store.postgresql.running import changed_each, changed_shared, run, run_in_snapshot
 from towline.store.postgresql.texts import without_zeros
 from towline.store.postgresql.upgrade import prepare
 from towline.store.sql import loading
@@ -101,6 +101,12 @@ class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
         self, make: Callable[..., Any], values: Mapping[str, Any], *, urgent: bool = False
     ) -> int:
         return (await self._change_each(make, [values], urgent=urgent))[0]
+
+    async def _change_shared(self, make: Callable[..., Any], values: Mapping[str, Any]) -> int:
+        others = self._connections.others
+        return await self._with(
+            others, lambda connection: changed_shared(connection, make, values), writing=True
+        )
 
     async def _change_each(
         self, make: Callable[..., Any], many: Sequence[Mapping[str, Any]], *, urgent: bool = False
