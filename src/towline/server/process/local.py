@@ -151,8 +151,8 @@ class LocalServer:
         await self._seats.end()
         if joining is not None and self._joined is not None:
             joining.cancel()
-            await self._joined.close()
             await asyncio.wait([joining])
+            await self._joined.close()
         await asyncio.gather(*(one.close(GRACE_S) for one in (http, door) if one is not None))
         await self._seats.settle()
         await self._store.close()
