@@ -129,9 +129,7 @@ _SEAL_KEY = and_(
 
 
 def _sealed(insert: Insert) -> Any:
-    return insert(sealed).values(
-        {name: _p(name) for name in SEALED if name != "version"} | {"version": _ONE}
-    )
+    return insert(sealed).values({name: _p(name) for name in SEALED if name != "version"} | {"version": _ONE})
 
 
 def seal_add(insert: Insert) -> Any:

@@ -253,7 +253,9 @@ async def test_a_release_that_comes_late_frees_nothing(cluster: Cluster) -> None
 
 def elsewhere(cluster: Cluster, name: str) -> Leases:
     """A server that looks for leases in another place."""
-    row = ServerRow(id=name, name=name, address=f"{name}:7443", build="b", started_at=1, coordination="zk://h")
+    row = ServerRow(
+        id=name, name=name, address=f"{name}:7443", build="b", started_at=1, coordination="zk://h"
+    )
     return Leases(cluster.store, row, lambda: cluster.now_ms)
 
 

@@ -23,7 +23,7 @@ from towline.model.units import rfc3339
 from towline.model.views import LedPoolView, PeerView
 from towline.server.events import Feed
 from towline.server.peers.carrying import Carrying
-from towline.server.peers.following import Following, Reload
+from towline.server.peers.following import Following, Held, Reload
 from towline.server.peers.passing import passing
 from towline.server.peers.pool import PoolPeers
 from towline.server.settings import Settings, host_and_port
@@ -82,10 +82,13 @@ class Joined:
         if self._zookeeper is not None:
             await self._zookeeper.open()
 
-    def follow(self, feed: Feed, reloads: Sequence[Reload] = ()) -> Following:
-        """What keeps a pool's readers up with its leader; ``reloads``: and this server with what others
-        change of what belongs to no pool."""
-        return Following(feed, self._store, self.leases, reloads)
+    def hold(self, reloads: Sequence[Reload]) -> Held:
+        """What this server holds of what others change, and reads with these."""
+        return Held(self._store, reloads)
+
+    def follow(self, feed: Feed, held: Held | None = None) -> Following:
+        """What keeps a pool's readers up with its leader; and this server with what is ``held``."""
+        return Following(feed, self._store, self.leases, held)
 
     def read_output(self, archive: Archive) -> None:
         """What other servers have kept of nodes' output is to be found here too."""

@@ -61,7 +61,9 @@ async def world(tmp_path: Path) -> Any:
 async def test_of_two_at_one_address_the_younger_ends_and_names_the_setting(world: World) -> None:
     elder, younger = await world.server("10.0.0.1:7443"), await world.server("10.0.0.1:7443")
     going = world.run(elder)
-    with pytest.raises(WrongSetting, match=r"reached at 10\.0\.0\.1:7443, and so is .* set address to another"):
+    with pytest.raises(
+        WrongSetting, match=r"reached at 10\.0\.0\.1:7443, and so is .* set address to another"
+    ):
         await asyncio.wait_for(world.run(younger), PATIENCE_S)
     assert not going.done()
     await younger.close()
