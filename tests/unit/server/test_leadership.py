@@ -239,7 +239,7 @@ async def test_who_has_the_lease_and_cannot_lead_lets_others_try(
 
 
 async def test_what_is_led_with_is_read_behind_the_term_and_before_the_first_answer(rig: Leased) -> None:
-    """A token that the leader before has taken back opens nothing here; where it cannot be read nobody leads."""
+    """A token that was taken back a moment ago opens nothing; where that cannot be read nobody leads."""
     found: list[tuple[int, bool]] = []
     fails = True
 

@@ -44,7 +44,8 @@ async def test_what_others_may_have_changed_is_read_again_behind_the_term(tmp_pa
     }
     seat = Making(**made).seat(pool)
     leading = asyncio.create_task(seat.leader.run())
-    await asyncio.sleep(0)
+    while not joined.lease(pool).wanted:
+        await asyncio.sleep(0)
     await joined.leases.turn()
     await seat.leader.ready.wait()
     assert sorted(read) == [("enrolments", 1), ("logins", 1), ("secrets", 1), ("tokens", 1)]
