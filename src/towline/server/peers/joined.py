@@ -167,7 +167,7 @@ class Joined:
         if younger.address == self.row.address and younger.id not in self._told:
             self._told.add(younger.id)
             structlog.get_logger("server").warning(
-                "another server says that it is reached at this one's address: set address to another one there",
+                "another server is set to this one's address: set address to another one there",
                 address=younger.address,
                 server=younger.name,
             )

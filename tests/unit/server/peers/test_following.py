@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC110 - nobody tells what is waited for here
 """What a server that does not lead hears of the leader's commits, and of what others have changed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC110 - nobody tells what is waited for here
 """Servers that do not go together on one store: the younger one ends, and says why."""
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ async def test_an_earlier_life_whose_last_beat_came_late_ends_nobody(world: Worl
     await after.leases.turn()
     await world.store.server_put(structs.replace(before.row, beats=2))
     going = world.run(after)
-    while [row.id for row in await world.store.server_list()] != [after.row.id]:  # noqa: ASYNC110 - the store tells nobody
+    while [row.id for row in await world.store.server_list()] != [after.row.id]:
         await asyncio.sleep(0.01)
     assert not going.done()
 

@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC110 - nobody tells what is waited for here
 """What a server that shares its store reads before it leads a pool."""
 
 from __future__ import annotations
