@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from towline.core.leadership import LEASE_MS
 from towline.core.rows import Changes, PoolSnapshot
 from towline.errors import StaleTerm, StoreError, WrongSetting
 from towline.store.access import AuditRow
@@ -40,16 +41,16 @@ def _heard(task: asyncio.Future[Any]) -> None:
 class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
     """A ``Store`` (see the port) in the database that ``url`` names (``postgresql://…``).
 
-    PostgreSQL keeps no character 0 in a text: U+FFFD stands in its place. Raises WrongSetting for a URL that
-    is none.
+    PostgreSQL keeps no character 0 in a text: U+FFFD stands in its place. ``lease_ms`` is how long this
+    server's leases last. Raises WrongSetting for a URL that is none.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, lease_ms: int = LEASE_MS) -> None:
         try:
             self.address = Address(url)
         except ValueError as error:
             raise WrongSetting(str(error)) from None
-        self._connections = Connections(self.address)
+        self._connections = Connections(self.address, lease_ms)
         self._closed = False
 
     @property
