@@ -305,7 +305,8 @@ class Leases:
     def _was_here(self, row: ServerRow) -> bool:
         """Whether it is an earlier life of a server at this address, which this one has now; or one that
         lives: two servers may be set to one address, and that one's row comes back then."""
-        earlier = row.address == self._server.address and row.started_at < self._server.started_at
+        here = (self._server.address, self._server.coordination)
+        earlier = (row.address, row.coordination) == here and row.started_at < self._server.started_at
         return earlier and self._deleted[row.id] < EARLIER_TIMES
 
     def _others_elsewhere(self) -> bool:

@@ -287,3 +287,16 @@ async def test_a_server_that_ends_frees_what_a_claim_got_that_nobody_heard_of(cl
     await cluster.store.lease_take(LeaseRow("p"), "a", 1)
     await a.close()
     assert await cluster.holder() == NOBODY
+
+
+async def test_a_server_at_this_address_that_looks_elsewhere_is_no_earlier_life(cluster: Cluster) -> None:
+    """It may live: until that is known nothing is claimed."""
+    row = ServerRow(id="z", name="a", address="a:7443", build="b", started_at=0, coordination="zk://h")
+    await Leases(cluster.store, row, lambda: cluster.now_ms).turn()
+    a = cluster.server("a")
+    lease = await cluster.want(a)
+    await cluster.pass_by(LEASE_MS - 500, a)
+    assert not lease.held
+    assert [row.id for row in await cluster.store.server_list()] == ["a", "z"]
+    await cluster.pass_by(1_000, a)
+    assert lease.held
