@@ -9,7 +9,7 @@ import pytest
 
 from towline.coordination.port import Lease
 from towline.coordination.storelease import FORGET_MS, SETTLE_MS, Leases
-from towline.core.leadership import LEASE_MS, NOBODY, STAGGER_MS, LeaseRow, ServerRow
+from towline.core.leadership import LEASE_MS, NOBODY, STAGGER_MS, LeaseRow, PoolLease, ServerRow
 from towline.errors import StoreError
 from towline.store.memory import MemoryStore
 
@@ -300,3 +300,38 @@ async def test_a_server_at_this_address_that_looks_elsewhere_is_no_earlier_life(
     assert [row.id for row in await cluster.store.server_list()] == ["a", "z"]
     await cluster.pass_by(1_000, a)
     assert lease.held
+
+
+async def test_who_asks_for_a_look_waits_for_no_other(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that was freed is taken at once, not with the next look."""
+    monkeypatch.setattr("towline.coordination.storelease.PATIENCE_MS", 60_000)
+    a, b = cluster.server("a"), cluster.server("b")
+    first = await cluster.want(a)
+    await cluster.pass_by(500, a, b)
+    second = await cluster.want(b)
+    b._look_ms = 3_600_000
+    running = asyncio.create_task(b.run())
+    await b.look()
+    assert first.held and not second.held
+    await a.close()
+    await asyncio.gather(b.look(), b.look())
+    assert second.held
+    running.cancel()
+
+
+async def test_a_look_at_a_store_that_hangs_is_not_waited_for(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("towline.coordination.storelease.PATIENCE_MS", 10)
+    a = cluster.server("a")
+
+    async def hang() -> list[PoolLease]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(cluster.store, "lease_read", hang)
+    running = asyncio.create_task(a.run())
+    await a.look()
+    running.cancel()
