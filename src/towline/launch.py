@@ -192,7 +192,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.server.seats.seats import Seats
     from towline.store import make_store
 
-    store = make_store(settings.store_url, settings.home)
+    store = make_store(settings.store_url, settings.home, settings.leadership_ms)
     await open_store(store, settings.store_wait_ms)
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from towline.client.cluster.patience import Patience, Tell
-from towline.client.cluster.remote import Remote
+from towline.client.cluster.remote import Remote, Servers
 from towline.client.jobs import Job
 from towline.client.streams import lines
 from towline.errors import (
@@ -106,8 +106,7 @@ class Client:
         self._patience_s = patience_s
         self._waiting = waiting
         self._told = False
-        self._server = 0
-        """Which of several servers is asked."""
+        self._servers = Servers(at if isinstance(at, Remote) else None)
         self._seen: set[str] = set()
         """Ids of jobs that a server has shown: one that does not know them has another store."""
         self._http = self._open()
@@ -120,14 +119,14 @@ class Client:
 
     def _opened_pool(self) -> httpx2.AsyncClient:
         if isinstance(self._at, Remote):
-            return self._at.open(httpx2.Timeout(_READ_WAIT_S, connect=self._connect_s))
+            return self._at.open(httpx2.Timeout(_READ_WAIT_S, connect=self._connect_s), self._servers.url)
         return httpx2.AsyncClient(
             transport=httpx2.AsyncHTTPTransport(
                 uds=self._at,
                 verify=False,  # no TLS on a Unix socket: leaves out loading the certificates
                 limits=httpx2.Limits(max_connections=100, max_keepalive_connections=20),
             ),
-            base_url="http://tow",
+            base_url=self._servers.url,
             timeout=httpx2.Timeout(_READ_WAIT_S, connect=self._connect_s),
             trust_env=False,
         )
@@ -290,6 +289,7 @@ class Client:
             headers["idempotency-key"] = key
         with self._patience() as patience:
             while True:
+                asked = self._servers.asked
                 try:
                     response = await self._http.request(
                         method,
@@ -303,7 +303,7 @@ class Client:
                 except NotFound as error:
                     raise await self._why_not_found(path, error) from None
                 except (httpx2.TransportError, Unavailable) as error:
-                    await self._recover(error, patience)
+                    await self._recover(error, patience, asked)
 
     @asynccontextmanager
     async def stream(
@@ -328,6 +328,7 @@ class Client:
         endless = httpx2.Timeout(_READ_WAIT_S, connect=self._connect_s, read=silence_s)
         with self._patience() as patience:
             while True:
+                asked = self._servers.asked
                 request = self._http.build_request(
                     method,
                     path,
@@ -346,7 +347,7 @@ class Client:
                 except NotFound as error:
                     raise await self._why_not_found(path, error) from None
                 except (httpx2.TransportError, Unavailable) as error:
-                    await self._recover(error, patience)
+                    await self._recover(error, patience, asked)
 
     def _patience(self) -> Patience:
         return Patience(self._patience_s, None if self._waiting is None else self._tell)
@@ -377,25 +378,19 @@ class Client:
                 )
         return error
 
-    async def _recover(self, error: Exception, patience: Patience) -> None:
-        """Start a server if nobody answers, or wait; raises Unavailable when patience ends."""
-        if isinstance(self._at, Remote):
-            self._at.explain(error)
-            self._ask_next(self._at.urls)
+    async def _recover(self, error: Exception, patience: Patience, asked: int) -> None:
+        """Start a server if nobody answers, or wait; raises Unavailable when patience ends. ``asked`` is
+        which of several servers the request went to."""
+        self._servers.failed(asked, error)
+        self._http.base_url = self._servers.url
         patience.failed()
         if patience.ended:
             answered = isinstance(error, Unavailable)
             what = "The server cannot do this now" if answered else f"No server answers on {self._at}"
-            raise Unavailable(f"{what}: {_said(error)}") from None
+            raise Unavailable(f"{what}: {_said(error)}{self._servers.distrust}") from None
         if isinstance(error, httpx2.TransportError) and self._start is not None:
             await self._start()
         await patience.wait(error.retry_after_s if isinstance(error, _Busy) else None)
-
-    def _ask_next(self, urls: tuple[str, ...]) -> None:
-        """Of several servers another one: this one is dead, or cannot do it now."""
-        if len(urls) > 1:
-            self._server = (self._server + 1) % len(urls)
-            self._http.base_url = urls[self._server]
 
 
 class _Busy(Unavailable):

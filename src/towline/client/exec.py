@@ -133,8 +133,6 @@ async def opened(at: str | Remote, path: str, wanted: Open) -> AsyncGenerator[Ex
             raise Unavailable(f"The server cannot do this now: {_said(error)}") from None
         raise RequestError(f"The server at {at} refuses to run commands ({status}): {_said(error)}") from None
     except NOT_OPENED as error:
-        if isinstance(at, Remote):
-            at.explain(error)
         raise Unavailable(f"No server answers on {at}: {error}") from None
     async with connection:
         running = Exec(connection)
@@ -146,15 +144,24 @@ async def _connected(at: str | Remote, path: str) -> ClientConnection:
     options = OPTIONS | {"max_size": None, "open_timeout": _OPEN_TIMEOUT_S}
     if isinstance(at, Remote):
         options |= {"ssl": at.context(), "additional_headers": at.headers, "proxy": None}
-        for url in at.urls[:-1]:
+        distrusted: dict[int, str] = {}
+        failed: Exception | None = None
+        for server, url in enumerate(at.urls):
             try:
                 return await connect(f"wss{url.removeprefix('https')}{path}", **options)
             except InvalidStatus as error:
                 if error.response.status_code != _NOT_NOW:
                     raise
-            except NOT_OPENED:
-                continue
-        return await connect(f"wss{at.urls[-1].removeprefix('https')}{path}", **options)
+                failed = error
+            except NOT_OPENED as error:
+                if why := at.distrust(server, error):
+                    distrusted[server] = why
+                    failed = failed or error
+                else:
+                    failed = error
+        at.explain(distrusted)
+        assert failed is not None
+        raise failed
     return await unix_connect(at, f"ws://localhost{path}", **options)
 
 

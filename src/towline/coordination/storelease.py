@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
@@ -35,6 +36,9 @@ from towline.errors import TowlineError
 
 FORGET_MS = 600_000
 """A server that has not beaten for so long is not told of any more."""
+EARLIER_TIMES = 2
+"""So often the row of an earlier life is deleted: a beat that was under way at its death may write it once
+more, and only who lives writes it again and again."""
 SETTLE_MS = 3_000
 """Between two pools that a server hands over: each time one of them has no leader for a moment."""
 TAKING_OVER_MS = 100
@@ -147,6 +151,8 @@ class Leases:
         self._servers: dict[str, Seen[ServerRow]] = {}
         self.beating: set[str] = set()
         """Servers that were seen to beat: others may have died before this one came."""
+        self._deleted: Counter[str] = Counter()
+        """How often a server's row was deleted as that of an earlier life."""
         self._renewed_ms = -lease_ms
         self._handed_over_ms = -SETTLE_MS
         self._closing = False
@@ -284,8 +290,9 @@ class Leases:
         if self._closing:
             return
         plan = spread(self.id, self._live(), self._holders())
-        for pool, after_ms in plan.claims:
-            await self._claim(pool, after_ms)
+        if not self._others_elsewhere():
+            for pool, after_ms in plan.claims:
+                await self._claim(pool, after_ms)
         if plan.hand_over is not None:
             self._hand_over(plan.hand_over)
         for told in self.looked:
@@ -317,13 +324,28 @@ class Leases:
         now_ms = self.clock()
         self.beating |= {row.id for row in servers if self._has_beaten(row)}
         self._servers = {row.id: seen(self._servers.get(row.id), row, now_ms) for row in servers}
-        for id, known in self._servers.items():
+        for id, known in list(self._servers.items()):
             if id != self.id and (self._was_here(known.value) or is_still(known, now_ms, FORGET_MS)):
                 await self._store.server_delete(id)
+                self._deleted[id] += 1
+                del self._servers[id]
 
     def _was_here(self, row: ServerRow) -> bool:
-        """Whether it is an earlier life of a server at this address, which this one has now."""
-        return row.address == self._server.address and row.started_at < self._server.started_at
+        """Whether it is an earlier life of a server at this address, which this one has now; or one that
+        lives: two servers may be set to one address, and that one's row comes back then."""
+        here = (self._server.address, self._server.coordination)
+        earlier = (row.address, row.coordination) == here and row.started_at < self._server.started_at
+        return earlier and self._deleted[row.id] < EARLIER_TIMES
+
+    def _others_elsewhere(self) -> bool:
+        """Whether a server may live that looks for leases elsewhere than this one: what is free here may be
+        led by it. Whichever of the two is not to be there ends soon; see server/peers/joined.py."""
+        now_ms = self.clock()
+        return any(
+            known.value.coordination != self._server.coordination
+            and not is_still(known, now_ms, max(self._lease_ms, known.value.lease_ms))
+            for known in self._servers.values()
+        )
 
     def _has_beaten(self, row: ServerRow) -> bool:
         before = self._servers.get(row.id)
@@ -387,10 +409,10 @@ class Leases:
     async def close(self) -> None:
         """This server is none any more; ``run`` has ended. Leases that are still held are freed."""
         self._closing = True
-        held = [lease for lease in self._own.values() if lease.until_ms]
-        for lease in held:
-            lease.lost()
-        await self.release([lease.pool for lease in held])
+        for lease in self._own.values():
+            if lease.until_ms:
+                lease.lost()
+        await self.release(list(self._own))  # also what a claim has got whose answer nobody waited for
         with contextlib.suppress(TowlineError, TimeoutError):
             async with asyncio.timeout(GIVE_UP_S):
                 await self._store.server_delete(self.id)

@@ -116,15 +116,6 @@ class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
         self._pools[pool] = _Counters()
         return True
 
-    async def shared_state(self) -> tuple[int, ...]:
-        kept = self._sealed.values()
-        versions = (
-            len(kept),
-            max((row.updated_at for row in kept), default=0),
-            sum(row.version for row in kept),
-        )
-        return *self._access_state(), *versions
-
     def _counters(self) -> dict[str, tuple[int, int]]:
         return {pool: (counters.term, counters.event_no) for pool, counters in self._pools.items()}
 
@@ -265,10 +256,19 @@ class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
     ) -> int:
         key = (namespace, kind, name)
         version = self._sealed[key].version + 1 if key in self._sealed else 1
+        self._changes += 1
         self._sealed[key] = Sealed(
             namespace=namespace, kind=kind, name=name, data=data, user=user, version=version, updated_at=at_ms
         )
         return version
+
+    async def seal_add(
+        self, namespace: str, kind: str, name: str, data: bytes, user: str | None, at_ms: int
+    ) -> bool:
+        if (namespace, kind, name) in self._sealed:
+            return False
+        await self.seal_put(namespace, kind, name, data, user, at_ms)
+        return True
 
     async def seal_get(self, namespace: str, kind: str, name: str) -> Sealed | None:
         return self._sealed.get((namespace, kind, name))
@@ -278,7 +278,7 @@ class MemoryStore(MemoryAccess, MemoryCoordination, MemoryDeliveries):
         return [row for row in rows if namespace in (None, row.namespace) and kind in (None, row.kind)]
 
     async def seal_delete(self, namespace: str, kind: str, name: str) -> bool:
-        return self._sealed.pop((namespace, kind, name), None) is not None
+        return self._counted(self._sealed.pop((namespace, kind, name), None) is not None)
 
     # --- facts ------------------------------------------------------------------------------------
     async def find_jobs(self, namespace: str, argument: str) -> list[JobRow]:

@@ -16,20 +16,15 @@ class MemoryAccess:
         self._tokens: dict[str, TokenRow] = {}
         self._enrolments: dict[str, EnrolmentRow] = {}
         self._audit: list[AuditRow] = []
+        self._changes = 0
+        """Of what servers hold in memory."""
 
-    def _access_state(self) -> tuple[int, ...]:
-        tokens, nodes = self._tokens.values(), self._enrolments.values()
-        return (
-            len(tokens),
-            max((row.created_at for row in tokens), default=0),
-            sum(row.used_at is not None for row in tokens),
-            len(nodes),
-            max((row.enrolled_at for row in nodes), default=0),
-            max((row.expires_at for row in nodes), default=0),
-        )
+    async def shared_state(self) -> tuple[int, ...]:
+        return (self._changes,)
 
     async def token_put(self, row: TokenRow) -> None:
         self._tokens[row.id] = row
+        self._changes += 1
 
     async def token_list(self) -> list[TokenRow]:
         return [self._tokens[id] for id in sorted(self._tokens)]
@@ -39,19 +34,25 @@ class MemoryAccess:
         if row is None or row.used_at is not None:
             return False
         self._tokens[id] = structs.replace(row, used_at=at_ms)
+        self._changes += 1
         return True
 
     async def token_delete(self, id: str) -> bool:
-        return self._tokens.pop(id, None) is not None
+        return self._counted(self._tokens.pop(id, None) is not None)
+
+    def _counted(self, changed: bool) -> bool:
+        self._changes += changed
+        return changed
 
     async def enrolment_put(self, row: EnrolmentRow) -> None:
         self._enrolments[row.node] = row
+        self._changes += 1
 
     async def enrolment_list(self) -> list[EnrolmentRow]:
         return [self._enrolments[node] for node in sorted(self._enrolments)]
 
     async def enrolment_delete(self, node: str) -> bool:
-        return self._enrolments.pop(node, None) is not None
+        return self._counted(self._enrolments.pop(node, None) is not None)
 
     async def audit_append(self, rows: Sequence[AuditRow]) -> None:
         last = self._audit[-1].seq if self._audit else 0

@@ -163,6 +163,12 @@ class Store(AccessStore, CoordinationStore, DeliveryStore, Protocol):
         """Keep a value under this name, in place of an older one; returns its version."""
         ...
 
+    async def seal_add(
+        self, namespace: str, kind: str, name: str, data: bytes, user: str | None, at_ms: int
+    ) -> bool:
+        """Keep a value where there is none under this name; False where there is, which stays."""
+        ...
+
     async def seal_get(self, namespace: str, kind: str, name: str) -> Sealed | None: ...
 
     async def seal_list(self, namespace: str | None = None, kind: str | None = None) -> list[Sealed]:

@@ -405,3 +405,11 @@ compatibility = Table("compatibility", metadata, _id("oldest", key=True), sqlite
 
 # While there is a row, no server opens the store: it was moved, or restored from a backup.
 closure = Table("closure", metadata, _text("reason", key=True), _number("at"), sqlite_with_rowid=False)
+
+counter = Table(
+    "counter",
+    metadata,
+    _id("name", key=True),
+    _number("number"),
+    sqlite_with_rowid=False,
+)

@@ -128,10 +128,16 @@ _SEAL_KEY = and_(
 )
 
 
+def _sealed(insert: Insert) -> Any:
+    return insert(sealed).values({name: _p(name) for name in SEALED if name != "version"} | {"version": _ONE})
+
+
+def seal_add(insert: Insert) -> Any:
+    return _sealed(insert).on_conflict_do_nothing(index_elements=["namespace", "kind", "name"])
+
+
 def seal_put(insert: Insert) -> Any:
-    statement = insert(sealed).values(
-        {name: _p(name) for name in SEALED if name != "version"} | {"version": _ONE}
-    )
+    statement = _sealed(insert)
     changed: dict[str, Any] = {name: statement.excluded[name] for name in ("data", "user", "updated_at")}
     changed["version"] = sealed.c.version + _ONE
     upserted = statement.on_conflict_do_update(index_elements=["namespace", "kind", "name"], set_=changed)

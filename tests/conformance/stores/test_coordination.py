@@ -127,3 +127,36 @@ async def test_every_change_of_what_servers_hold_in_memory_shows(store: Store) -
         states.append(await store.shared_state())
     assert all(before != after for before, after in itertools.pairwise(states))
     assert all(type(number) is int for state in states for number in state)
+    assert len(set(states)) == len(states)
+
+
+async def test_a_change_shows_that_leaves_all_numbers_as_they_were(store: Store) -> None:
+    """A value that is deleted, and another one put in its place; a node that comes back."""
+    node = EnrolmentRow(node="n1", name="one", enrolled_at=8, expires_at=9)
+    await store.seal_put("a", "secret", "s", b"1", None, 5)
+    await store.enrolment_put(node)
+    before = await store.shared_state()
+    await store.seal_delete("a", "secret", "s")
+    await store.seal_put("a", "secret", "t", b"2", None, 5)
+    between = await store.shared_state()
+    assert between != before
+    await store.enrolment_put(structs.replace(node, name="two"))
+    assert await store.shared_state() not in (before, between)
+
+
+async def test_what_changes_nothing_is_no_change(store: Store) -> None:
+    assert await store.seal_add("a", "secret", "s", b"1", None, 5)
+    state = await store.shared_state()
+    assert not await store.seal_add("a", "secret", "s", b"2", None, 6)
+    assert not await store.seal_delete("a", "secret", "none")
+    assert not await store.token_delete("none")
+    assert not await store.token_use("none", 7)
+    assert not await store.enrolment_delete("none")
+    assert await store.shared_state() == state
+
+
+async def test_of_many_changes_at_once_each_is_counted(store: Store) -> None:
+    first = (await store.shared_state())[0]
+    names = [f"s{number}" for number in range(8)]
+    await asyncio.gather(*(store.seal_put("a", "secret", name, b"1", None, 5) for name in names))
+    assert (await store.shared_state())[0] == first + len(names)

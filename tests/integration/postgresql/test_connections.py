@@ -13,9 +13,19 @@ from tests.conformance.stores import rows
 from tests.conformance.stores.rows import Writing
 from tests.postgres import WAITING, Postgres
 
+from towline.core.leadership import LEASE_MS, RENEW_MS, LeaseRow
 from towline.errors import StoreError
+from towline.store.address import Address
 from towline.store.postgresql import PostgresStore
-from towline.store.postgresql.connections import LEADERS, OTHERS, SESSION, connect
+from towline.store.postgresql.connections import (
+    COMMIT_S,
+    LEADERS,
+    OTHERS,
+    SESSION,
+    Connections,
+    connect,
+    lease_command_s,
+)
 
 
 async def locked(url: str, table: str) -> asyncpg.Connection[Any]:
@@ -64,6 +74,32 @@ async def test_leaders_of_two_pools_wait_for_nothing_of_each_other(
     await holder.close()
     await waiting
     await other.close()
+
+
+@pytest.mark.parametrize("lease_ms", [2_500, LEASE_MS, 10_000, 30_000])
+def test_a_command_for_leases_that_hangs_leaves_time_for_another_one(lease_ms: int) -> None:
+    """Sent when the last renewal is as old as it gets, given up, and sent again in a new connection."""
+    connections = Connections(Address("postgresql://u@h/d"), lease_ms)
+    command_s = lease_command_s(lease_ms)
+    renew_s = min(RENEW_MS, lease_ms // 5) / 1000
+    assert connections.leases.command_s == command_s
+    assert renew_s + 2 * command_s <= lease_ms / 1000
+    assert 1 <= command_s <= COMMIT_S
+
+
+async def test_a_command_for_leases_that_hangs_is_given_up_and_the_next_one_is_answered(
+    server: Postgres, tmp_path: Path
+) -> None:
+    store = PostgresStore(server.own(tmp_path), lease_ms=2_500)
+    await store.open()
+    await store.pool_create("p")
+    assert await store.lease_take(LeaseRow("p"), "a", 1)
+    other = await locked(store.address.url, "lease")
+    with pytest.raises(StoreError):
+        await store.lease_renew("a", ["p"])
+    await other.close()
+    assert await store.lease_renew("a", ["p"]) == ["p"]
+    await store.close()
 
 
 async def test_fifty_at_once_use_ten_connections(server: Postgres, store: PostgresStore) -> None:

@@ -47,6 +47,6 @@ async def test_a_server_without_the_key_is_refused(store: PostgresStore, homes: 
     (homes[2] / KEY_FILE).touch(mode=0o600)
     (homes[2] / KEY_FILE).write_text(f"towline-key-1 {'ab' * 32}\n")
     with pytest.raises(
-        VaultError, match=r"cluster's authority .* another key .* all servers of a store share"
+        VaultError, match=r"cluster's authority .* another key .*all servers of a store share one"
     ):
         await open_access(store, Vault(store, homes[2] / KEY_FILE))

@@ -243,6 +243,57 @@ async def test_a_release_that_comes_late_frees_nothing(cluster: Cluster) -> None
     assert await cluster.holder() == "a"
 
 
+def elsewhere(cluster: Cluster, name: str) -> Leases:
+    """A server that looks for leases in another place."""
+    row = ServerRow(
+        id=name, name=name, address=f"{name}:7443", build="b", started_at=1, coordination="zk://h"
+    )
+    return Leases(cluster.store, row, lambda: cluster.now_ms)
+
+
+async def test_nothing_is_claimed_while_a_server_lives_that_looks_for_leases_elsewhere(
+    cluster: Cluster,
+) -> None:
+    a, other = cluster.server("a"), elsewhere(cluster, "z")
+    await other.turn()
+    lease = await cluster.want(a)
+    await cluster.pass_by(2 * LEASE_MS, a, other)
+    assert not lease.held
+    await cluster.pass_by(LEASE_MS - 500, a)
+    assert not lease.held
+    await cluster.pass_by(1_000, a)
+    assert lease.held  # it was dead: the cluster's leases were moved
+
+
+async def test_a_lease_that_is_held_is_kept_when_such_a_server_comes(cluster: Cluster) -> None:
+    a, other = cluster.server("a"), elsewhere(cluster, "z")
+    lease = await cluster.want(a)
+    await a.turn()
+    await cluster.pass_by(2 * LEASE_MS, other, a)
+    assert lease.held
+
+
+async def test_a_server_that_ends_frees_what_a_claim_got_that_nobody_heard_of(cluster: Cluster) -> None:
+    a = cluster.server("a")
+    await cluster.want(a)
+    await cluster.store.lease_take(LeaseRow("p"), "a", 1)
+    await a.close()
+    assert await cluster.holder() == NOBODY
+
+
+async def test_a_server_at_this_address_that_looks_elsewhere_is_no_earlier_life(cluster: Cluster) -> None:
+    """It may live: until that is known nothing is claimed."""
+    row = ServerRow(id="z", name="a", address="a:7443", build="b", started_at=0, coordination="zk://h")
+    await Leases(cluster.store, row, lambda: cluster.now_ms).turn()
+    a = cluster.server("a")
+    lease = await cluster.want(a)
+    await cluster.pass_by(LEASE_MS - 500, a)
+    assert not lease.held
+    assert [row.id for row in await cluster.store.server_list()] == ["a", "z"]
+    await cluster.pass_by(1_000, a)
+    assert lease.held
+
+
 async def test_who_asks_for_a_look_waits_for_no_other(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -233,3 +233,26 @@ async def test_who_has_the_lease_and_cannot_lead_lets_others_try(
     monkeypatch.undo()
     await rig.lead()
     assert rig.leader.term == 1
+
+
+async def test_what_is_led_with_is_read_behind_the_term_and_before_the_first_answer(rig: Leased) -> None:
+    """A token that was taken back a moment ago opens nothing; where that cannot be read nobody leads."""
+    found: list[tuple[int, bool]] = []
+    fails = True
+
+    async def read() -> None:
+        nonlocal fails
+        found.append(((await rig.store.counters("default"))[0], rig.leader.ready.is_set()))
+        if fails:
+            fails = False
+            raise StoreError("not now")
+
+    rig.leader.end()
+    assert rig.task is not None
+    await rig.task
+    rig.leader = Leader(
+        rig.store, Clock(), rig.settings, rig.in_hand, rig.listener, lease=rig.lease, before_ready=read
+    )
+    rig.task = asyncio.create_task(rig.leader.run())
+    await rig.lead()
+    assert found == [(1, False), (2, False)]

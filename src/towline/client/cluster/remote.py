@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx2
@@ -45,24 +46,69 @@ class Remote(Struct, frozen=True, kw_only=True):
     def headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.token}"}
 
-    def explain(self, error: BaseException | None) -> None:
-        """Raise RequestError where it is of no use to try again: the server's certificate is not the
-        cluster's."""
+    def distrust(self, server: int, error: BaseException | None) -> str:
+        """Why it is of no use to ask one of the servers (by its place in ``urls``) again: its certificate is
+        not the cluster's. Empty where the error is another one."""
         while error is not None:
             if isinstance(error, ssl.SSLCertVerificationError):
-                raise RequestError(
-                    f"{self.url} is not the server that this context trusts ({error.verify_message}): it is "
-                    "another cluster's, has another name than this address, or somebody stands between."
+                return (
+                    f"{self.urls[server]} is not the server that this context trusts "
+                    f"({error.verify_message}): it is another cluster's, has another name than this address, "
+                    "or somebody stands between."
                 )
             error = error.__cause__ or error.__context__
+        return ""
 
-    def open(self, timeout: httpx2.Timeout) -> httpx2.AsyncClient:
-        """A connection pool to it."""
+    def explain(self, distrusted: Mapping[int, str]) -> None:
+        """Raise RequestError where it is of no use to try again: ``distrusted`` are all the servers, by their
+        places in ``urls``."""
+        if len(distrusted) == len(self.urls):
+            raise RequestError("\n".join(distrusted[server] for server in sorted(distrusted)))
+
+    def open(self, timeout: httpx2.Timeout, url: str) -> httpx2.AsyncClient:
+        """A connection pool, which asks the server at one of its URLs."""
         limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
         transport = httpx2.AsyncHTTPTransport(verify=self.context(), limits=limits)
         return httpx2.AsyncClient(
-            transport=transport, base_url=self.urls[0], headers=self.headers, timeout=timeout, trust_env=False
+            transport=transport,
+            base_url=url,
+            headers=self.headers,
+            timeout=timeout,
+            trust_env=False,
         )
+
+
+class Servers:
+    """Which of a cluster's servers is asked: of several another one where one is dead, cannot do it now, or
+    is not to be trusted. ``at`` None: there is one, on a socket."""
+
+    def __init__(self, at: Remote | None) -> None:
+        self._at = at
+        self._urls = ("http://tow",) if at is None else at.urls
+        self.asked = 0
+        """Its place among the cluster's URLs."""
+        self._distrusted: dict[int, str] = {}
+
+    @property
+    def url(self) -> str:
+        return self._urls[self.asked]
+
+    @property
+    def distrust(self) -> str:
+        """A sentence for each server that is not to be trusted, with a blank before."""
+        return "".join(f" {why}" for why in self._distrusted.values())
+
+    def failed(self, asked: int, error: Exception) -> None:
+        """A request to that server has. Raises RequestError where none of them is to be trusted. Of requests
+        that were under way to it at the same time the first one turns to the next for all."""
+        if self._at is None:
+            return
+        self._distrusted.pop(asked, None)
+        if why := self._at.distrust(asked, error):
+            self._distrusted[asked] = why
+        self._at.explain(self._distrusted)
+        if self.asked == asked:
+            self.asked = (asked + 1) % len(self._urls)
 
 
 def checked_urls(text: str, what: str) -> str:

@@ -84,7 +84,8 @@ async def open_authority(
         if made is None:
             pair = make_authority(f"Towline authority of {socket.gethostname()}", AUTHORITY_DAYS, clock())
             made = pair.certificate + pair.key
-            await vault.put("", KIND, NAME, made)
+            if not await vault.add("", KIND, NAME, made):
+                made = await vault.get("", KIND, NAME)  # another server was quicker: there is one for all
         kept = made
     certificate, begin, key = kept.partition(b"-----BEGIN PRIVATE KEY-----")
     return Authority(Pair(key=begin + key, certificate=certificate), clock)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -66,7 +66,8 @@ class Unmetered:
 
 
 class Leader:
-    """Leads one pool while ``run`` runs and the lease is ours; ``put`` and ``ask`` may be called any time."""
+    """Leads one pool while ``run`` runs and the lease is ours; ``put`` and ``ask`` may be called any time.
+    ``before_ready`` reads what else is led with, once the term is raised; it raises StoreError."""
 
     def __init__(
         self,
@@ -78,7 +79,9 @@ class Leader:
         rules: Callable[[], Rules] = Rules,
         meter: Meter | None = None,
         lease: Lease | None = None,
+        before_ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._before_ready = before_ready
         self._lease = lease or ForLife()
         self._store = store
         self._clock = clock
@@ -227,6 +230,8 @@ class Leader:
         """Raise the term first, then load: from here on no other leader's commit lands."""
         settings = self._settings
         term = await self._store.raise_term(settings.pool)
+        if self._before_ready is not None:
+            await self._before_ready()
         snapshot, undecodable = await self._store.load(settings.pool, term)
         pool = Pool.load(snapshot, self._clock.now_ms(), self._rules(), settings.silence)
         self._commit_no = snapshot.commit_no

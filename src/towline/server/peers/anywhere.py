@@ -4,6 +4,7 @@ server itself. All others are the leader's."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from towline.server.access.rules import LINK, WEBSOCKET
 
@@ -39,12 +40,38 @@ ANYWHERE = (
 )
 """(method, path with names in braces), as in access/rules.py."""
 
-_PATTERNS = tuple(
-    (method, re.compile(re.sub(r"\{[a-z]+\}", "[^/]+", template) + r"/?\Z")) for method, template in ANYWHERE
+LASTING = (
+    ("GET", "/v1/events/export"),
+    ("GET", "/v1/jobs/{job}/tasks/{task}/elements/{index}/logs"),
+    ("GET", "/v1/jobs/{job}/tasks/{task}/elements/{index}/artifacts/content"),
+    ("POST", "/v1/gc"),
+    ("POST", "/v1/images/pull"),
+    ("POST", "/v1/images/remove"),
+    ("POST", "/v1/images/gc"),
 )
+"""What is the leader's and may last: its answer goes on while the caller reads, or waits for nodes."""
+
+
+def _patterns(templates: Sequence[tuple[str, str]]) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple(
+        (method, re.compile(re.sub(r"\{[a-z]+\}", "[^/]+", template) + r"/?\Z"))
+        for method, template in templates
+    )
+
+
+_ANYWHERE, _LASTING = _patterns(ANYWHERE), _patterns(LASTING)
 
 
 def is_anywhere(method: str, path: str) -> bool:
     """Whether each server answers such a request itself. HEAD is as GET."""
+    return _is_one_of(_ANYWHERE, method, path)
+
+
+def is_lasting(method: str, path: str) -> bool:
+    """Whether such a request may go on for as long as its caller likes."""
+    return _is_one_of(_LASTING, method, path)
+
+
+def _is_one_of(patterns: Sequence[tuple[str, re.Pattern[str]]], method: str, path: str) -> bool:
     wanted = "GET" if method == "HEAD" else method
-    return any(wanted == known and pattern.match(path) for known, pattern in _PATTERNS)
+    return any(wanted == known and pattern.match(path) for known, pattern in patterns)

@@ -18,6 +18,11 @@ from towline.server.access.enrolments import Enrolments
 from towline.server.access.tokens import Tokens
 
 HEADER = b"towline-caller"
+CONNECTIONS, STREAMS = 100, 280
+"""So many connections at most a server has to another one for requests that are answered soon, and for what
+lasts as long as its caller likes."""
+PER_SERVER = CONNECTIONS + STREAMS + 20
+"""So many it is let have there: some end later than it knows."""
 SUBJECT = "server-"
 """What the subject of a server's certificate begins with; a node's never does, see enrolments.py."""
 PASSED_ON = "towline_passed_on"

@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
@@ -16,14 +17,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 from towline.core.leadership import ServerRow
-from towline.server.peers.callers import SUBJECT
-from towline.server.peers.passing import HOP_BY_HOP, Headers, NotReached
+from towline.server.peers.anywhere import is_lasting
+from towline.server.peers.callers import CONNECTIONS, STREAMS, SUBJECT
+from towline.server.peers.passing import HOP_BY_HOP, Full, Headers, NotReached
 
 if TYPE_CHECKING:
     from towline.server.access.authority import Authority
 
 CONNECT_S = 2.0
-CONNECTIONS = 200
 RENEW_S = 24 * 3600.0
 """A certificate of one's own is made anew after so long."""
 _REFUSED = 1008
@@ -39,7 +40,10 @@ class Carrying:
     def __init__(self, authority: Authority, me: str) -> None:
         self._authority = authority
         self._me = me
-        self._pools: dict[str, httpx2.AsyncClient] = {}
+        self._pools: dict[tuple[str, bool], httpx2.AsyncClient] = {}
+        """By address, one for what is answered soon and one for what lasts: that takes no place of others."""
+        self._lasting: Counter[str] = Counter()
+        """How many requests and WebSockets there are that last, by address."""
         self._tls: ssl.SSLContext | None = None
         self._made_s = 0.0
 
@@ -53,16 +57,33 @@ class Carrying:
             self._pools.clear()  # what they carry goes on; they are closed with their last connection
         return self._tls
 
-    def _pool(self, to: ServerRow) -> httpx2.AsyncClient:
+    def _pool(self, to: ServerRow, *, lasting: bool) -> httpx2.AsyncClient:
         context = self._context()
-        if to.address not in self._pools:
-            limits = httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=20)
-            self._pools[to.address] = httpx2.AsyncClient(
+        key = to.address, lasting
+        if key not in self._pools:
+            limits = httpx2.Limits(
+                max_connections=STREAMS if lasting else CONNECTIONS, max_keepalive_connections=20
+            )
+            self._pools[key] = httpx2.AsyncClient(
                 transport=httpx2.AsyncHTTPTransport(verify=context, limits=limits),
                 timeout=httpx2.Timeout(None, connect=CONNECT_S, pool=CONNECT_S),
                 trust_env=False,
             )
-        return self._pools[to.address]
+        return self._pools[key]
+
+    @contextlib.contextmanager
+    def _place(self, to: ServerRow) -> Generator[None]:
+        """Among what lasts. Raises Full."""
+        if self._lasting[to.address] >= STREAMS:
+            raise Full(
+                f"This server passes on {STREAMS} streams to the leader and has no place for another one: "
+                f"repeat the request, or ask the leader at {to.address} itself."
+            )
+        self._lasting[to.address] += 1
+        try:
+            yield
+        finally:
+            self._lasting[to.address] -= 1
 
     async def close(self) -> None:
         for pool in self._pools.values():
@@ -70,7 +91,22 @@ class Carrying:
 
     # --- requests -----------------------------------------------------------------------------------
     async def http(self, to: ServerRow, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        pool = self._pool(to)
+        method = cast("dict[str, Any]", scope)["method"]
+        if is_lasting(method, scope["path"]):
+            with self._place(to):
+                await self._http(self._pool(to, lasting=True), to, scope, headers, receive, send)
+        else:
+            await self._http(self._pool(to, lasting=False), to, scope, headers, receive, send)
+
+    async def _http(
+        self,
+        pool: httpx2.AsyncClient,
+        to: ServerRow,
+        scope: Scope,
+        headers: Headers,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         names = {key for key, _ in scope["headers"]}
         has_body = b"content-length" in names or b"transfer-encoding" in names
         body = _Body(receive, ended=not has_body)
@@ -79,23 +115,26 @@ class Carrying:
         request = pool.build_request(
             method, url, headers=cast("Any", headers), content=body.parts() if has_body else None
         )
-        try:
-            answer = await pool.send(request, stream=True)
-        except (httpx2.TransportError, OSError) as error:
-            raise NotReached(str(error)) from None
-        relaying = asyncio.ensure_future(_relay(answer, send))
         left = asyncio.ensure_future(body.left())
+        passed = asyncio.ensure_future(_pass(pool, request, send))
         try:
-            await asyncio.wait([relaying, left], return_when=asyncio.FIRST_COMPLETED)
-            if relaying.done():
-                relaying.result()
+            await asyncio.wait([passed, left], return_when=asyncio.FIRST_COMPLETED)
+            if passed.done():
+                passed.result()
         finally:
-            for task in (relaying, left):
+            # Whoever has gone waits for no answer, and what is on its way for him holds no connection.
+            for task in (passed, left):
                 task.cancel()
-            await answer.aclose()
+            await asyncio.gather(passed, left, return_exceptions=True)
 
     # --- WebSockets ---------------------------------------------------------------------------------
     async def websocket(
+        self, to: ServerRow, scope: Scope, headers: Headers, receive: Receive, send: Send
+    ) -> None:
+        with self._place(to):
+            await self._websocket(to, scope, headers, receive, send)
+
+    async def _websocket(
         self, to: ServerRow, scope: Scope, headers: Headers, receive: Receive, send: Send
     ) -> None:
         own = [(key.decode(), value.decode("latin-1")) for key, value in headers if key not in _NOT_SENT]
@@ -167,6 +206,15 @@ class _Body:
         await self._ended.wait()
         while (await self._receive())["type"] != "http.disconnect":
             continue
+
+
+async def _pass(pool: httpx2.AsyncClient, request: httpx2.Request, send: Send) -> None:
+    try:
+        answer = await pool.send(request, stream=True)
+    except (httpx2.TransportError, OSError) as error:
+        raise NotReached(str(error)) from None
+    async with contextlib.aclosing(answer):
+        await _relay(answer, send)
 
 
 async def _relay(answer: httpx2.Response, send: Send) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from towline.coordination.storelease import Leases
-from towline.errors import OperatorError
+from towline.errors import OperatorError, StoreError
 from towline.server.events import PAGE, Feed
 from towline.store.port import Store
 
@@ -19,18 +19,47 @@ RELOAD_S = 1.0
 Reload = Callable[[], Awaitable[None]]
 
 
-class Following:
-    """Of one pool. ``leases`` tell what they have seen in the store; ``reloads`` read anew what is held."""
+class Held:
+    """What a server holds in memory of what belongs to no pool; ``reloads`` read it anew."""
 
-    def __init__(self, feed: Feed, store: Store, leases: Leases, reloads: Sequence[Reload]) -> None:
+    def __init__(self, store: Store, reloads: Sequence[Reload]) -> None:
+        self._store = store
+        self._reloads = reloads
+        self._state: tuple[int, ...] | None = None
+        self._turn = asyncio.Lock()
+
+    async def catch_up(self) -> None:
+        """Read it, where it has changed: what was in the store at the call is held at the return. Raises
+        OperatorError."""
+        async with self._turn:
+            state = await self._store.shared_state()
+            if state != self._state:
+                for read in self._reloads:
+                    await read()
+                self._state = state
+
+    async def before_leading(self) -> None:
+        """Once no other leader's commit lands any more: what is led with is no older than that. A value that
+        does not open keeps nobody from leading. Raises StoreError."""
+        try:
+            await self.catch_up()
+        except StoreError:
+            raise
+        except OperatorError as error:
+            structlog.get_logger("following").warning("not all that is kept can be read", reason=str(error))
+
+
+class Following:
+    """Of one pool. ``leases`` tell what they have seen in the store. ``held`` is kept up to date beside."""
+
+    def __init__(self, feed: Feed, store: Store, leases: Leases, held: Held | None = None) -> None:
         self._feed = feed
         self._store = store
         self._leases = leases
         self._lease = leases.lease(feed.stream)
-        self._reloads = reloads
+        self._held = held
         self._told: int | None = None
         """The number of the last event that readers have heard of; None: this server leads."""
-        self._state: tuple[int, ...] | None = None
         self._looked = asyncio.Event()
         leases.looked.append(self._looked.set)
         self._log = structlog.get_logger("following")
@@ -44,19 +73,11 @@ class Following:
             self._looked.clear()
             try:
                 await self.tell_events()
-                if loop.time() >= due_s:
+                if self._held is not None and loop.time() >= due_s:
                     due_s = loop.time() + RELOAD_S
-                    await self.reload()
+                    await self._held.catch_up()
             except OperatorError as error:
                 self._log.warning("cannot keep up with the leader", reason=str(error))
-
-    async def reload(self) -> None:
-        """Raises OperatorError."""
-        state = await self._store.shared_state()
-        if state != self._state:
-            for read in self._reloads:
-                await read()
-            self._state = state
 
     async def tell_events(self) -> None:
         """Read what the leader has committed since the last look, where somebody waits for it. Raises

@@ -23,7 +23,7 @@ from towline.model.units import rfc3339
 from towline.model.views import LedPoolView, PeerView
 from towline.server.events import Feed
 from towline.server.peers.carrying import Carrying
-from towline.server.peers.following import Following, Reload
+from towline.server.peers.following import Following, Held, Reload
 from towline.server.peers.passing import passing
 from towline.server.peers.pool import PoolPeers
 from towline.server.settings import Settings, host_and_port
@@ -61,6 +61,7 @@ class Joined:
         self.leases = Leases(self._zookeeper or store, row)
         self._carrying = Carrying(authority, row.id)
         self._archive: Archive | None = None
+        self._told: set[str] = set()
 
     def lease(self, pool: str) -> StoreLease:
         return self.leases.lease(pool)
@@ -81,10 +82,13 @@ class Joined:
         if self._zookeeper is not None:
             await self._zookeeper.open()
 
-    def follow(self, feed: Feed, reloads: Sequence[Reload] = ()) -> Following:
-        """What keeps a pool's readers up with its leader; ``reloads``: and this server with what others
-        change of what belongs to no pool."""
-        return Following(feed, self._store, self.leases, reloads)
+    def hold(self, reloads: Sequence[Reload]) -> Held:
+        """What this server holds of what others change, and reads with these."""
+        return Held(self._store, reloads)
+
+    def follow(self, feed: Feed, held: Held | None = None) -> Following:
+        """What keeps a pool's readers up with its leader; and this server with what is ``held``."""
+        return Following(feed, self._store, self.leases, held)
 
     def read_output(self, archive: Archive) -> None:
         """What other servers have kept of nodes' output is to be found here too."""
@@ -115,10 +119,14 @@ class Joined:
         if self._archive is not None:
             tasks.append(asyncio.ensure_future(self._keep_caught_up(self._archive)))
         try:
-            await asyncio.gather(*tasks)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
             for task in tasks:
                 task.cancel()
+            # None of them takes a lease after this server has let go of its own.
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep_checking(self) -> None:
         while True:
@@ -132,7 +140,14 @@ class Joined:
             if other.id == self.row.id or not peer.live or other.id not in self.leases.beating:
                 continue
             if (self.row.started_at, self.row.id) < (other.started_at, other.id):
+                self._tell_of_address(other)
                 continue
+            if other.address == self.row.address:
+                raise WrongSetting(
+                    f"this server is reached at {self.row.address}, and so is the server {other.name} that "
+                    "runs already: set address to another HOST:PORT on one of them, where others reach that "
+                    "one alone"
+                )
             if other.coordination != self.row.coordination:
                 raise WrongSetting(
                     f"this server looks for leases in {self.row.coordination or 'the store'}, and "
@@ -147,7 +162,18 @@ class Joined:
                     "one that both reach, or shared_files = true on both where they have that folder together"
                 )
 
+    def _tell_of_address(self, younger: ServerRow) -> None:
+        """Once: it ends, as it hears of the same."""
+        if younger.address == self.row.address and younger.id not in self._told:
+            self._told.add(younger.id)
+            structlog.get_logger("server").warning(
+                "another server is set to this one's address: set address to another one there",
+                address=younger.address,
+                server=younger.name,
+            )
+
     async def close(self) -> None:
+        """Once ``run`` has ended."""
         await self.leases.close()
         if self._zookeeper is not None:
             await self._zookeeper.close()

@@ -38,6 +38,10 @@ class NotReached(Exception):
     """The leader does not answer, or leads no more; nothing of an answer has been sent on."""
 
 
+class Full(NotReached):
+    """This server passes on as much as it may already; says so."""
+
+
 class Knowledge(Protocol):
     """What is known of who leads; coordination/storelease.py has it."""
 
@@ -94,6 +98,8 @@ def passing(
             await _while_it_leads(
                 carry(leader, scope, headers, receive, answer.send), lambda: _is_leader(known, pool, leader)
             )
+        except Full as full:
+            await not_now(scope, send, str(full))
         except NotReached:
             if answer.begun:
                 raise ConnectionAbortedError("the leader is gone in the middle of an answer") from None

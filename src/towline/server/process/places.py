@@ -6,11 +6,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 
-from towline.server.peers.callers import is_server
+from towline.server.peers.callers import PER_SERVER, is_server
 
 PER_CERTIFICATE = 16
-PER_SERVER = 400
-"""What another server of the cluster passes on."""
 
 
 class Places:

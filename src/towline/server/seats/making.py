@@ -50,6 +50,10 @@ class Making:
     seats: Seats | None = None
     """All of them; set once the first is there."""
 
+    def __post_init__(self) -> None:
+        self.held = None if self.joined is None else self.joined.hold(self._reloads())
+        """What other servers may change of what belongs to no pool."""
+
     def pools(self) -> Sequence[str]:
         """The names of all."""
         return [self.settings.pool] if self.seats is None else self.seats.names()
@@ -76,7 +80,7 @@ class Making:
             retention=self._retention(settings),
             in_hand=in_hand,
             deliver=self._deliver(settings, feed),
-            following=None if joined is None else joined.follow(feed, self._reloads() if is_home else ()),
+            following=None if joined is None else joined.follow(feed, self.held if is_home else None),
         )
 
     def _leader(self, settings: Settings, in_hand: InHand, gateway: Gateway) -> Leader:
@@ -84,7 +88,8 @@ class Making:
         audience = gateway if metrics is None else metrics.between(gateway)
         lease = None if self.joined is None else self.joined.lease(settings.pool)
         rules = rules_maker(*settings.rules)
-        return Leader(self.store, Clock(), settings, in_hand, audience, rules, metrics, lease)
+        first = None if self.held is None else self.held.before_leading
+        return Leader(self.store, Clock(), settings, in_hand, audience, rules, metrics, lease, first)
 
     def _retention(self, settings: Settings) -> Retention:
         """Output and artifacts are with the server, or on one machine in the folder of its node."""

@@ -61,6 +61,12 @@ class Vault:
         sealed = key.seal(value, (namespace, kind, name))
         return await self._store.seal_put(namespace, kind, name, sealed, user, self._clock_ms())
 
+    async def add(self, namespace: str, kind: str, name: str, value: bytes) -> bool:
+        """Keep a value where there is none; False where there is. Raises VaultError."""
+        key = await self._opened()
+        sealed = key.seal(value, (namespace, kind, name))
+        return await self._store.seal_add(namespace, kind, name, sealed, None, self._clock_ms())
+
     async def get(self, namespace: str, kind: str, name: str) -> bytes:
         """The value. Raises NotFound, or VaultError where it does not open."""
         return (await self.get_with_user(namespace, kind, name))[0]
@@ -77,7 +83,8 @@ class Vault:
             again = f"; or set it again: {_REMEDIES[kind]} {name}" if kind in _REMEDIES else ""
             raise VaultError(
                 f"The {_WORDS.get(kind, kind)} {name} was kept with another key than the one in "
-                f"{self._key_file}: put the old key back, which all servers of a store share{again}"
+                f"{self._key_file}: put the old key back (all servers of a store share one: copy it from the "
+                f"first of them){again}"
             ) from None
         except Damaged:
             raise VaultError(

@@ -10,9 +10,11 @@ from towline.store.binding import ONE as _ONE
 from towline.store.binding import ZERO as _ZERO
 from towline.store.binding import Insert
 from towline.store.binding import p as _p
-from towline.store.schema import enrolment, lease, pool, sealed, server, token
+from towline.store.schema import counter, enrolment, lease, pool, sealed, server, token
 
 SERVER = tuple(column.name for column in server.columns)
+SHARED = {"counter": "shared"}
+"""Counts the changes of what servers hold in memory: tokens, enrolments and sealed values."""
 
 
 def pool_create(insert: Insert) -> Any:
@@ -58,8 +60,15 @@ def server_delete() -> Delete:
     return delete(server).where(server.c.id == _p("which"))
 
 
+def count_up(insert: Insert) -> Any:
+    """In the transaction of what it counts, as its last statement: whoever counts next waits for its end."""
+    statement = insert(counter).values(name=_p("counter"), number=_ONE)
+    return statement.on_conflict_do_update(index_elements=["name"], set_={"number": counter.c.number + _ONE})
+
+
 def shared_state() -> Select[*tuple[Any, ...]]:
-    """One row: how many there are of each kind, and the latest of their times and versions."""
+    """One row: how many changes there were; and for those of servers that do not count them yet, how many
+    there are of each kind, and the latest of their times and versions."""
     parts = (
         func.count(token.c.id),
         func.max(token.c.created_at),
@@ -72,4 +81,5 @@ def shared_state() -> Select[*tuple[Any, ...]]:
         func.sum(sealed.c.version),
     )
     whole = (cast(func.coalesce(part, _ZERO), BigInteger) for part in parts)
-    return select(*(select(part).scalar_subquery() for part in whole))
+    counted = select(counter.c.number).where(counter.c.name == _p("counter")).scalar_subquery()
+    return select(func.coalesce(counted, _ZERO), *(select(part).scalar_subquery() for part in whole))

@@ -12,7 +12,7 @@ from towline.store.schema import metadata
 
 ROWS_A_PIECE, BYTES_A_PIECE = 5_000, 16 * 2**20
 """What is held in memory and written at once: at most so many rows, and no more once they are so large."""
-LEFT_OUT = frozenset({"lease", "server", "compatibility", "closure"})
+LEFT_OUT = frozenset({"lease", "server", "counter", "compatibility", "closure"})
 """What only tells of servers that run, or of the schema itself."""
 
 _KINDS: tuple[tuple[type[Any], str], ...] = (

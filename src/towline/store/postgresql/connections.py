@@ -20,9 +20,10 @@ from towline.store.postgresql.errors import EXPECTED, explain, is_lost, moved
 LEADERS, LEASES, OTHERS = 3, 1, 6
 """Connections for commits and terms, for leases, and for everything else."""
 CONNECT_S = 3.0
-COMMAND_S, COMMIT_S, LEASE_COMMAND_S = 30.0, 10.0, 4.0
+COMMAND_S, COMMIT_S = 30.0, 10.0
 """A command that takes longer has failed, also where the network swallows what is sent: of a leader's commits
-and of leases sooner, for which others wait."""
+sooner, for which others wait, and of leases (see ``lease_command_s``)."""
+LEASE_SHARE, LEASE_COMMAND_LEAST_S = 0.4, 1.0
 
 _CLOSE_S = 10.0
 
@@ -57,12 +58,19 @@ Driver = Any
 _connected = cast("Callable[..., Any]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
 
 
+def lease_command_s(lease_ms: int) -> float:
+    """How long a command for leases of this length may take, and a new connection for them: one that hangs
+    leaves a holder time enough to ask once more before its lease ends. No database has less than a second."""
+    return min(COMMIT_S, max(LEASE_COMMAND_LEAST_S, LEASE_SHARE * lease_ms / 1000))
+
+
 class Lane:
     """Connections for one purpose: at most ``most`` at a time, each command at most ``command_s``."""
 
     def __init__(self, address: Address, most: int, command_s: float = COMMAND_S) -> None:
         self._address = address
-        self._command_s = command_s
+        self.command_s = command_s
+        self._connect_s = min(CONNECT_S, command_s)
         self._free = asyncio.Semaphore(most)
         self._most = most
         self._idle: list[Driver] = []
@@ -101,12 +109,12 @@ class Lane:
         if self._closed:
             raise StoreError("the store is closed")
         try:
-            async with asyncio.timeout(self._command_s):
+            async with asyncio.timeout(self.command_s):
                 await self._free.acquire()
         except TimeoutError:
             raise StoreError(
                 f"{self._address}: all {self._most} connections of this server for this were busy for "
-                f"{self._command_s:g} s: the database is too slow, or does not answer"
+                f"{self.command_s:g} s: the database is too slow, or does not answer"
             ) from None
 
     def _from_idle(self) -> Driver | None:
@@ -118,7 +126,7 @@ class Lane:
 
     async def _connect(self) -> Driver:
         try:
-            return await connect(self._address, self._command_s)
+            return await connect(self._address, self.command_s, connect_s=self._connect_s)
         except EXPECTED as error:
             raise explain(self._address, error) from None
 
@@ -162,11 +170,11 @@ class Lane:
 
 
 class Connections:
-    """A server's: ``leaders`` for commits and terms, ``leases``, and ``others``."""
+    """A server's: ``leaders`` for commits and terms, ``leases``, which last ``lease_ms``, and ``others``."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, lease_ms: int) -> None:
         self.leaders = Lane(address, LEADERS)
-        self.leases = Lane(address, LEASES, LEASE_COMMAND_S)
+        self.leases = Lane(address, LEASES, lease_command_s(lease_ms))
         self.others = Lane(address, OTHERS)
 
     @property
@@ -184,22 +192,28 @@ class Connections:
 
 
 async def connect(
-    address: Address, command_s: float | None = None, session: Mapping[str, str] = SESSION
+    address: Address,
+    command_s: float | None = None,
+    session: Mapping[str, str] = SESSION,
+    connect_s: float = CONNECT_S,
 ) -> Driver:
-    """A new connection to the server that takes writes, with the settings ``session``, and checked. Raises
-    what the driver raises, and StoreError for a server that does not keep what it has confirmed."""
+    """A new connection to the server that takes writes, with the settings ``session``, and checked; each host
+    has ``connect_s`` to take it. Raises what the driver raises, and StoreError for a server that does not
+    keep what it has confirmed."""
     *before, last = address.urls
     for url in before:
         # Each host has its own time: one that swallows everything takes none from the next.
         with suppress(*EXPECTED):
-            return await _connect(address, url, command_s, session)
-    return await _connect(address, last, command_s, session)
+            return await _connect(address, url, command_s, session, connect_s)
+    return await _connect(address, last, command_s, session, connect_s)
 
 
-async def _connect(address: Address, url: str, command_s: float | None, session: Mapping[str, str]) -> Driver:
+async def _connect(
+    address: Address, url: str, command_s: float | None, session: Mapping[str, str], connect_s: float
+) -> Driver:
     connection: Driver = await _connected(
         url,
-        timeout=CONNECT_S,
+        timeout=connect_s,
         command_timeout=command_s,
         # For good: what is used often is prepared once in a connection's life.
         statement_cache_size=300,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from towline.store.coordination.statements import SHARED, count_up
 from towline.store.postgresql.connections import Driver
 from towline.store.postgresql.texts import text
 from towline.store.sql.plans import Ask, Cells, Plan
@@ -44,6 +45,15 @@ async def changed(connection: Driver, make: Callable[..., Any], values: Mapping[
     """The rows that a statement changed."""
     found = text(make)
     return count(await connection.execute(found.sql, *found.bound(values)))
+
+
+async def changed_shared(connection: Driver, make: Callable[..., Any], values: Mapping[str, Any]) -> int:
+    """The rows that a statement changed, which is counted."""
+    async with connection.transaction():
+        found = await changed(connection, make, values)
+        if found:
+            await changed(connection, count_up, SHARED)
+        return found
 
 
 async def changed_each(

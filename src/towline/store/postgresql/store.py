@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from towline.core.leadership import LEASE_MS
 from towline.core.rows import Changes, PoolSnapshot
 from towline.errors import StaleTerm, StoreError, WrongSetting
 from towline.store.access import AuditRow
@@ -17,7 +18,7 @@ from towline.store.postgresql import writes
 from towline.store.postgresql.commit import Written, written
 from towline.store.postgresql.connections import COMMIT_S, Connections, Driver, Lane
 from towline.store.postgresql.errors import EXPECTED, explain, not_text
-from towline.store.postgresql.running import changed_each, run, run_in_snapshot
+from towline.store.postgresql.running import changed_each, changed_shared, run, run_in_snapshot
 from towline.store.postgresql.texts import without_zeros
 from towline.store.postgresql.upgrade import prepare
 from towline.store.sql import loading
@@ -40,16 +41,16 @@ def _heard(task: asyncio.Future[Any]) -> None:
 class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
     """A ``Store`` (see the port) in the database that ``url`` names (``postgresql://…``).
 
-    PostgreSQL keeps no character 0 in a text: U+FFFD stands in its place. Raises WrongSetting for a URL that
-    is none.
+    PostgreSQL keeps no character 0 in a text: U+FFFD stands in its place. ``lease_ms`` is how long this
+    server's leases last. Raises WrongSetting for a URL that is none.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, lease_ms: int = LEASE_MS) -> None:
         try:
             self.address = Address(url)
         except ValueError as error:
             raise WrongSetting(str(error)) from None
-        self._connections = Connections(self.address)
+        self._connections = Connections(self.address, lease_ms)
         self._closed = False
 
     @property
@@ -101,6 +102,12 @@ class PostgresStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
         self, make: Callable[..., Any], values: Mapping[str, Any], *, urgent: bool = False
     ) -> int:
         return (await self._change_each(make, [values], urgent=urgent))[0]
+
+    async def _change_shared(self, make: Callable[..., Any], values: Mapping[str, Any]) -> int:
+        others = self._connections.others
+        return await self._with(
+            others, lambda connection: changed_shared(connection, make, values), writing=True
+        )
 
     async def _change_each(
         self, make: Callable[..., Any], many: Sequence[Mapping[str, Any]], *, urgent: bool = False

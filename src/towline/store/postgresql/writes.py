@@ -12,6 +12,7 @@ from sqlalchemy import Select
 
 from towline.store import access_statements, statements
 from towline.store.access import AuditRow
+from towline.store.coordination import statements as coordination
 from towline.store.delivery import statements as deliveries
 from towline.store.delivery.rows import DeliveryRow
 from towline.store.port import Reservation
@@ -85,7 +86,10 @@ async def seal_put(connection: Driver, *values: Any) -> int:
     """``values``: those of statements.SEALED in order, without the version, which is returned."""
     names = (column for column in statements.SEALED if column != "version")
     found = text(statements.seal_put)
-    return int(await connection.fetchval(found.sql, *found.bound(dict(zip(names, values, strict=True)))))
+    async with connection.transaction():
+        version = await connection.fetchval(found.sql, *found.bound(dict(zip(names, values, strict=True))))
+        await changed(connection, coordination.count_up, coordination.SHARED)
+        return int(version)
 
 
 # --- who did what, and what is owed ---------------------------------------------------------------

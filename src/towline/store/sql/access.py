@@ -19,19 +19,19 @@ class SqlAccess(Running):
     """Mixed into a store."""
 
     async def token_put(self, row: TokenRow) -> None:
-        await self._change(statements.token_put, structs.asdict(row))
+        await self._change_shared(statements.token_put, structs.asdict(row))
 
     async def token_list(self) -> list[TokenRow]:
         return await self._read(_listed(TokenRow, statements.TOKEN, statements.token_list, {}), single=True)
 
     async def token_use(self, id: str, at_ms: int) -> bool:
-        return await self._change(statements.token_use, {"token": id, "at": at_ms}) == 1
+        return await self._change_shared(statements.token_use, {"token": id, "at": at_ms}) == 1
 
     async def token_delete(self, id: str) -> bool:
-        return await self._change(statements.token_delete, {"token": id}) == 1
+        return await self._change_shared(statements.token_delete, {"token": id}) == 1
 
     async def enrolment_put(self, row: EnrolmentRow) -> None:
-        await self._change(statements.enrolment_put, structs.asdict(row))
+        await self._change_shared(statements.enrolment_put, structs.asdict(row))
 
     async def enrolment_list(self) -> list[EnrolmentRow]:
         return await self._read(
@@ -39,7 +39,7 @@ class SqlAccess(Running):
         )
 
     async def enrolment_delete(self, node: str) -> bool:
-        return await self._change(statements.enrolment_delete, {"which": node}) == 1
+        return await self._change_shared(statements.enrolment_delete, {"which": node}) == 1
 
     async def audit_list(self, before_seq: int | None, limit: int) -> list[AuditRow]:
         values = {"before": MAX_SEQ if before_seq is None else before_seq, "count": limit}

@@ -46,7 +46,7 @@ class SqlCoordination(Running):
 
 
 def _shared_state() -> Plan[tuple[int, ...]]:
-    found = yield from first(statements.shared_state, {})
+    found = yield from first(statements.shared_state, statements.SHARED)
     return tuple(found or ())
 
 

@@ -62,6 +62,11 @@ class Running(ABC):
         """Run one statement in a transaction of its own; the number of rows that it changed."""
 
     @abstractmethod
+    async def _change_shared(self, make: Callable[..., Any], values: Mapping[str, Any]) -> int:
+        """As ``_change``; where it has changed something, that is counted in the same transaction, for
+        ``shared_state``."""
+
+    @abstractmethod
     async def _change_each(
         self, make: Callable[..., Any], many: Sequence[Mapping[str, Any]], *, urgent: bool = False
     ) -> Sequence[int]:

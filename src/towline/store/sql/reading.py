@@ -85,6 +85,12 @@ class SqlFacts(Running):
     async def seal_list(self, namespace: str | None = None, kind: str | None = None) -> list[Sealed]:
         return await self._read(facts.seal_list(namespace, kind), single=True)
 
+    async def seal_add(
+        self, namespace: str, kind: str, name: str, data: bytes, user: str | None, at_ms: int
+    ) -> bool:
+        values = {"namespace": namespace, "kind": kind, "name": name, "data": data, "user": user}
+        return await self._change_shared(statements.seal_add, {**values, "updated_at": at_ms}) == 1
+
     async def seal_delete(self, namespace: str, kind: str, name: str) -> bool:
         values = {"namespace": namespace, "kind": kind, "name": name}
-        return await self._change(statements.seal_delete, values) == 1
+        return await self._change_shared(statements.seal_delete, values) == 1

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from towline.store.coordination.statements import SHARED, count_up
 from towline.store.sql.plans import Cells, Plan
 from towline.store.sqlite.texts import text
 
@@ -27,6 +28,16 @@ def run(connection: sqlite3.Connection, plan: Plan[T]) -> T:
             ask = plan.send(found)
     except StopIteration as done:
         return done.value
+
+
+def changed_shared(
+    connection: sqlite3.Connection, make: Callable[..., Any], values: Mapping[str, Any]
+) -> int:
+    """The rows that a statement changed, which is counted."""
+    found = connection.execute(text(make), values).rowcount
+    if found:
+        connection.execute(text(count_up), SHARED)
+    return found
 
 
 def changed(

@@ -26,7 +26,7 @@ from towline.store.sql.plans import Plan
 from towline.store.sql.reading import SqlFacts
 from towline.store.sqlite import writes
 from towline.store.sqlite.connections import explain, open_reader, open_writer
-from towline.store.sqlite.running import changed, run
+from towline.store.sqlite.running import changed, changed_shared, run
 from towline.store.sqlite.writer import Writer
 from towline.store.upgrade import prepare_sqlite
 
@@ -104,6 +104,9 @@ class SqliteStore(SqlFacts, SqlAccess, SqlCoordination, SqlDeliveries):
         self, make: Callable[..., Any], values: Mapping[str, Any], *, urgent: bool = False
     ) -> int:
         return (await self._change_each(make, [values]))[0]
+
+    async def _change_shared(self, make: Callable[..., Any], values: Mapping[str, Any]) -> int:
+        return await self._writer.run(lambda connection: changed_shared(connection, make, values))
 
     async def _change_each(
         self, make: Callable[..., Any], many: Sequence[Mapping[str, Any]], *, urgent: bool = False

@@ -14,6 +14,7 @@ from towline.core.rows import Changes
 from towline.errors import StaleTerm
 from towline.store import access_statements, codec, statements
 from towline.store.access import AuditRow
+from towline.store.coordination import statements as coordination
 from towline.store.delivery import statements as deliveries
 from towline.store.delivery.rows import DeliveryRow
 from towline.store.port import Reservation
@@ -87,7 +88,9 @@ def seal_put(
     values = (namespace, kind, name, data, user, at_ms)
     names = (column for column in statements.SEALED if column != "version")
     named = dict(zip(names, values, strict=True))
-    return int(connection.execute(text(statements.seal_put, insert), named).fetchone()[0])
+    version = int(connection.execute(text(statements.seal_put, insert), named).fetchone()[0])
+    connection.execute(text(coordination.count_up, insert), coordination.SHARED)
+    return version
 
 
 # --- who did what, and what is owed ---------------------------------------------------------------

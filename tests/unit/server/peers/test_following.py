@@ -1,8 +1,10 @@
+# ruff: noqa: ASYNC110 - nobody tells what is waited for here
 """What a server that does not lead hears of the leader's commits, and of what others have changed."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+import asyncio
+from typing import Any
 
 import pytest
 from tests.conformance.stores import rows
@@ -10,8 +12,9 @@ from tests.conformance.stores.rows import Writing
 
 from towline.coordination.storelease import Leases
 from towline.core.leadership import ServerRow
+from towline.errors import OperatorError, StoreError
 from towline.server.events import Feed
-from towline.server.peers.following import Following
+from towline.server.peers.following import Following, Held
 from towline.store.memory import MemoryStore
 
 
@@ -25,7 +28,8 @@ class World:
         me = ServerRow(id="me", name="me", address="a:1", build="b", started_at=1)
         self.leases = Leases(self.store, me, lambda: self.now_ms)
         self.reloaded = 0
-        self.following = Following(self.feed, self.store, self.leases, [self._reload])
+        self.following = Following(self.feed, self.store, self.leases)
+        self.held = Held(self.store, [self._reload])
 
     async def _reload(self) -> None:
         self.reloaded += 1
@@ -111,21 +115,39 @@ async def test_a_leader_tells_its_readers_itself(world: World) -> None:
 
 
 async def test_what_is_held_in_memory_is_read_again_when_it_has_changed(world: World) -> None:
-    await world.following.reload()
-    await world.following.reload()
+    await world.held.catch_up()
+    await world.held.catch_up()
     assert world.reloaded == 1
     await world.store.seal_put("default", "secret", "s", b"1", None, 5)
-    await world.following.reload()
+    await world.held.catch_up()
     assert world.reloaded == 2
 
 
 async def test_where_the_reload_fails_it_is_tried_again(world: World) -> None:
     async def fails() -> None:
-        raise OSError
+        raise StoreError("no")
 
-    following = Following(world.feed, world.store, world.leases, [fails])
-    for _ in range(2):
-        with pytest.raises(OSError):
-            await following.reload()
-    cast("Any", following)._reloads = []
-    await following.reload()
+    reloads = [fails]
+    held = Held(world.store, reloads)
+    for read in (held.catch_up, held.before_leading):
+        with pytest.raises(StoreError):
+            await read()
+    reloads.clear()
+    await held.catch_up()
+
+
+async def test_a_value_that_does_not_open_keeps_nobody_from_leading(world: World) -> None:
+    async def fails() -> None:
+        raise OperatorError("another key")
+
+    await Held(world.store, [fails]).before_leading()
+
+
+async def test_whoever_follows_a_pool_keeps_up_with_what_is_held(world: World) -> None:
+    following = Following(world.feed, world.store, world.leases, world.held)
+    going = asyncio.create_task(following.run())
+    await asyncio.sleep(0)
+    await world.leases.turn()
+    while world.reloaded == 0:
+        await asyncio.sleep(0)
+    going.cancel()
