@@ -96,6 +96,11 @@ class Tokens:
             return None
         return Principal(name=f"token {row.name}", role=WORDS[row.role], namespace=row.namespace)
 
+    def may_be_new(self, text: str) -> bool:
+        """Whether it looks like a token, and like none that was known here."""
+        id = tokens.id_of(text)
+        return id is not None and id not in self._rows
+
     def opens_join(self, text: str) -> bool:
         """Whether a join token is still worth something."""
         return self._genuine(text, JOIN) is not None
