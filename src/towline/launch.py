@@ -239,8 +239,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
 
 async def _keep_seats(seats: Seats, store: Store, joined: Joined | None) -> None:
     """One for each pool that is there, also for those that other servers make."""
-    for row in await store.lease_read():
-        seats.add(row.pool)
+    await seats.learn(store)
     if joined is not None:
         leases = joined.leases
 
@@ -272,7 +271,16 @@ def _app(service: Service, settings: Settings) -> ASGIApp:
         app = service.joined.door(app, leads)
     service.asking.app = app
     limit = settings.body_limit_bytes
-    return routed(app, Routing(seats, service.store, service.asking, _pool_of(access), limit))
+    look = None if service.joined is None else _look(seats, service.store)
+    return routed(app, Routing(seats, service.store, service.asking, _pool_of(access), limit, look))
+
+
+def _look(seats: Seats, store: Store) -> Callable[[], Awaitable[None]]:
+    """Hears, not too often, of pools that other servers have made."""
+    from towline.server.access.cluster import Newest
+    from towline.server.seats.seats import Learning
+
+    return Newest(Learning(seats, store)).catch_up
 
 
 def _pool_of(access: Access | None) -> Callable[[str], str | None]:
