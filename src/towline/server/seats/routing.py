@@ -19,8 +19,8 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from towline.core.routing import Offer, best
 from towline.errors import InvalidDocument, NotFound, RequestError, StoreError, Unavailable
-from towline.model.names import ANY_POOL
 from towline.identity.roles import Principal, Role
+from towline.model.names import ANY_POOL
 from towline.server.access.guard import PRINCIPAL, namespace_in
 from towline.server.access.rules import rule_of
 from towline.server.intake import LARGE_BYTES, PREPARED, prepare
