@@ -124,9 +124,7 @@ class Intake:
             raise RequestError(f"Idempotency-Key is 1 to {MAX_KEY_LENGTH} characters long.")
         key = key or secrets.token_hex(16)
         if prepared is None:
-            prepared = await (
-                asyncio.to_thread(prepare, body) if len(body) > LARGE_BYTES else _prepare_here(body)
-            )
+            prepared = await prepared_from(body)
         at = (self._namespace, key)
         while (before := self._under_way.get(at)) is not None:
             await asyncio.wait(
@@ -265,8 +263,9 @@ class Reserver:
             self._writer = None
 
 
-async def _prepare_here(body: bytes) -> Prepared:
-    return prepare(body)
+async def prepared_from(body: bytes) -> Prepared:
+    """As ``prepare``, of a large body beside what else is done."""
+    return await asyncio.to_thread(prepare, body) if len(body) > LARGE_BYTES else prepare(body)
 
 
 def prepare(body: bytes) -> Prepared:

@@ -89,9 +89,9 @@ class Asking:
             return
         merged: dict[str, list[msgspec.Raw]] = {name: [] for name in GATHERED[path]}
         for one in good:
-            found = msgspec.json.decode(one.body, type=dict[str, list[msgspec.Raw]])
+            found = msgspec.json.decode(one.body, type=dict[str, msgspec.Raw])
             for name in merged:
-                merged[name] += found[name]
+                merged[name] += msgspec.json.decode(found[name], type=list[msgspec.Raw])
         body = msgspec.json.encode(merged)
         headers = [(key, value) for key, value in good[0].headers if key != b"content-length"]
         await _pass(Answered(200, [*headers, (b"content-length", b"%d" % len(body))], body), send)

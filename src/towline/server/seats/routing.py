@@ -7,7 +7,6 @@ what belongs to no pool. A server that passes a request on has settled it, and s
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 from collections import OrderedDict
@@ -23,7 +22,7 @@ from towline.identity.roles import Principal, Role
 from towline.model.names import ANY_POOL
 from towline.server.access.guard import PRINCIPAL, namespace_in
 from towline.server.access.rules import rule_of
-from towline.server.intake import LARGE_BYTES, PREPARED, prepare
+from towline.server.intake import PREPARED, prepared_from
 from towline.server.peers.callers import POOL
 from towline.server.process.refusing import not_now, refuse
 from towline.server.seats.asking import GATHERED
@@ -195,7 +194,7 @@ class Routing:
         if body is None:
             return receive
         try:
-            prepared = await asyncio.to_thread(prepare, body) if len(body) > LARGE_BYTES else prepare(body)
+            prepared = await prepared_from(body)
         except InvalidDocument:
             return receive  # as the API will say
         scope["state"][PREPARED] = prepared

@@ -92,9 +92,10 @@ async def test_a_list_in_which_a_pool_is_missing_is_no_list(world: World) -> Non
 
 async def test_a_pool_without_nodes_leaves_the_usage_of_the_others(world: World) -> None:
     none = {"type": "urn:towline:problem:no_node"}
-    world.answers = {"a": (200, {"nodes": [1], "elements": [2]}), "b": (503, none)}
+    usage = {"nodes": [{"a": 1}], "elements": [2], "interval_seconds": None}
+    world.answers = {"a": (200, usage), "b": (503, none)}
     await world.asking.gather({**SCOPE, "path": "/v1/usage"}, ["a", "b"], world.send)
-    assert world.told == (200, {"nodes": [1], "elements": [2]})
+    assert world.told == (200, {"nodes": [{"a": 1}], "elements": [2]})
     world.said.clear()
     del world.answers["a"]
     await world.asking.gather({**SCOPE, "path": "/v1/usage"}, ["b"], world.send)
