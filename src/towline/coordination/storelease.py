@@ -37,6 +37,9 @@ FORGET_MS = 600_000
 """A server that has not beaten for so long is not told of any more."""
 SETTLE_MS = 3_000
 """Between two pools that a server hands over: each time one of them has no leader for a moment."""
+UNWANTED_MS = 60_000
+"""A pool that nobody has led for so long, and that this server does not want to, holds up nothing: it has
+stopped for an operator."""
 TAKING_OVER_MS = 100
 """What loading a pool takes, where it is a small one."""
 TURN_S = 15.0
@@ -307,17 +310,17 @@ class Leases:
 
     def _holders(self) -> dict[str, str]:
         """By pool; what may be claimed has none. A pool that this server could lead, but does not want to,
-        is left to others."""
+        is left to others, as long as one of them may want to."""
         now_ms = self.clock()
         holders: dict[str, str] = {}
         for pool, known in self._seen.items():
-            own = self._own.get(pool)
+            own, length_ms = self._own.get(pool), self._length_ms(known)
             if own is not None and own.held:
                 holders[pool] = self.id
-            else:
-                holders[pool] = (
-                    NOBODY if may_claim(known, self.id, now_ms, self._length_ms(known)) else known.value[0]
-                )
+            elif not may_claim(known, self.id, now_ms, length_ms):
+                holders[pool] = known.value[0]
+            elif (own is not None and own.wanted) or not is_still(known, now_ms, length_ms + UNWANTED_MS):
+                holders[pool] = NOBODY
         return holders
 
     async def _claim(self, pool: str, after_ms: int) -> None:
