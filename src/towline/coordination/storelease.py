@@ -37,6 +37,9 @@ FORGET_MS = 600_000
 """A server that has not beaten for so long is not told of any more."""
 SETTLE_MS = 3_000
 """Between two pools that a server hands over: each time one of them has no leader for a moment."""
+SETTLE_MOST_MS = 600_000
+"""Where nobody takes what is handed over (a server of before, or one on which the pool has stopped), it is
+tried ever more seldom."""
 UNWANTED_MS = 60_000
 """A pool that nobody has led for so long, and that this server does not want to, holds up nothing: it has
 stopped for an operator."""
@@ -148,6 +151,8 @@ class Leases:
         """Servers that were seen to beat: others may have died before this one came."""
         self._renewed_ms = -lease_ms
         self._handed_over_ms = -SETTLE_MS
+        self._handed_over = ""
+        self._settle_ms = SETTLE_MS
         self._closing = False
         self._trouble = ""
         self._log = structlog.get_logger("leases").bind(server=server.id)
@@ -334,12 +339,17 @@ class Leases:
         row = self._rows[pool].lease
         if await self._store.lease_take(row, self.id, _now_ms()):
             self._log.info("took the lease", pool=pool, before=row.holder)
+            if pool == self._handed_over:
+                self._settle_ms = min(2 * self._settle_ms, SETTLE_MOST_MS)
             lease.got(sent_ms, self._lease_ms)
 
     def _hand_over(self, pool: str) -> None:
         now_ms = self.clock()
-        if now_ms - self._handed_over_ms >= SETTLE_MS:
-            self._handed_over_ms = now_ms
+        before = self._seen.get(self._handed_over)
+        if before is not None and before.value[0] not in (NOBODY, self.id):
+            self._settle_ms = SETTLE_MS
+        if now_ms - self._handed_over_ms >= self._settle_ms:
+            self._handed_over_ms, self._handed_over = now_ms, pool
             self._log.info("handing over, since another server has fewer pools", pool=pool)
             self._own[pool].hand_over()
 

@@ -206,6 +206,29 @@ async def test_a_pool_that_nobody_wants_to_lead_holds_up_no_other(cluster: Clust
     assert await cluster.holder("stopped") == "b"
 
 
+async def test_what_nobody_takes_is_handed_over_ever_more_seldom(cluster: Cluster) -> None:
+    a, b = cluster.server("a"), cluster.server("b")
+    await cluster.store.pool_create("q")
+    leases = [await cluster.want(a, pool) for pool in ("p", "q")]
+    await cluster.pass_by(1_000, a, b)
+    given_up = 0
+    for _ in range(300_000 // 250):
+        await cluster.pass_by(250, a, b)
+        for lease in leases:
+            if lease.held and lease._leaving.is_set():  # type: ignore[attr-defined]
+                given_up += 1
+                await lease.give_up()
+                await cluster.want(a, lease.pool)  # type: ignore[attr-defined]
+    assert 3 < given_up < 10
+    assert sorted(a.held()) == ["p", "q"]
+    await cluster.want(b, "q")
+    for _ in range(600_000 // 250):
+        await cluster.pass_by(250, a, b)
+        if leases[1].held and leases[1]._leaving.is_set():  # type: ignore[attr-defined]
+            await leases[1].give_up()
+    assert (a.held(), b.held()) == (["p"], ["q"])
+
+
 async def test_dead_servers_are_told_of_for_a_while(cluster: Cluster) -> None:
     a, b = cluster.server("a"), cluster.server("b")
     await a.turn()
