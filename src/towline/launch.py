@@ -244,8 +244,7 @@ async def _keep_seats(seats: Seats, store: Store, joined: Joined | None) -> None
         leases = joined.leases
 
         def look() -> None:
-            for row in leases.pools():
-                seats.add(row.pool)
+            seats.hear([row.pool for row in leases.pools()])
 
         leases.looked.append(look)
 

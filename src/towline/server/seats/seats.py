@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
@@ -32,6 +32,7 @@ class Seats:
         self._stop: Callable[[], None] | None = None
         """What ends the server; set once it runs."""
         self._log = structlog.get_logger("server")
+        self._failed: set[str] = set()
         self.home = self.add(home)
 
     # --- which there are ----------------------------------------------------------------------------
@@ -69,9 +70,21 @@ class Seats:
         return seat
 
     async def learn(self, store: CoordinationStore) -> None:
-        """Have a seat for each pool that is in the store. Raises StoreError."""
+        """Have a seat for each pool that is in the store. Raises StoreError, OSError."""
         for row in await store.lease_read():
             self.add(row.pool)
+
+    def hear(self, pools: Iterable[str]) -> None:
+        """Of pools that are there. One that no seat can be made for now, such as where the disk is full, ends
+        nothing: it is led elsewhere, and tried again when it is heard of next."""
+        for pool in pools:
+            try:
+                self.add(pool)
+                self._failed.discard(pool)
+            except OSError as error:
+                if pool not in self._failed:
+                    self._log.error("a pool cannot be led here", pool=pool, reason=str(error))
+                self._failed.add(pool)
 
     # --- all of them --------------------------------------------------------------------------------
     @property
@@ -171,4 +184,4 @@ class Learning:
         self._store = store
 
     async def load(self) -> None:
-        await self._seats.learn(self._store)
+        self._seats.hear([row.pool for row in await self._store.lease_read()])

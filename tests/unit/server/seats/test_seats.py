@@ -166,3 +166,17 @@ async def test_pools_that_other_servers_have_made_get_a_seat(world: World) -> No
     await world.store.pool_create("east")
     await Learning(world.seats, world.store).load()
     assert world.seats.names() == ["default", "east"]
+
+
+async def test_a_seat_that_cannot_be_made_now_is_made_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(pool: str) -> Seat:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(world.seats, "_make", full)
+    world.seats.hear(["default", "east"])
+    assert world.seats.names() == ["default"]
+    monkeypatch.setattr(world.seats, "_make", world.make)
+    world.seats.hear(["east"])
+    assert world.seats.names() == ["default", "east"]
