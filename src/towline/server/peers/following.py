@@ -52,6 +52,8 @@ class Following:
 
     async def reload(self) -> None:
         """Raises OperatorError."""
+        if not self._reloads:
+            return  # of one pool's alone: to look costs the more, the more nodes there are
         state = await self._store.shared_state()
         if state != self._state:
             for read in self._reloads:

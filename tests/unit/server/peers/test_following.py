@@ -129,3 +129,13 @@ async def test_where_the_reload_fails_it_is_tried_again(world: World) -> None:
             await following.reload()
     cast("Any", following)._reloads = []
     await following.reload()
+
+
+async def test_the_store_is_not_asked_for_what_is_not_held(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def asked() -> tuple[int, ...]:
+        raise AssertionError("one pool of many looks at what is the cluster's")
+
+    monkeypatch.setattr(world.store, "shared_state", asked)
+    await Following(world.feed, world.store, world.leases, ()).reload()
