@@ -29,7 +29,7 @@ from benchmarks import (
     throughput,
     usage,
 )
-from benchmarks.clusters import finished, links, pools, rates, takeover
+from benchmarks.clusters import finished, links, moving, pools, rates, scale, takeover
 from benchmarks.figures import Options, Report, table, verdict
 
 BENCHMARKS: dict[str, Callable[[Options], Report]] = {
@@ -57,6 +57,8 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "finished": finished.run,
     "takeover": takeover.run,
     "pools": pools.run,
+    "scale": scale.run,
+    "moving": moving.run,
 }
 
 

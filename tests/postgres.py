@@ -75,9 +75,13 @@ class Postgres:
         """Make the database's files."""
         self._call("initdb", "-D", self.data, "-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
 
+    def copy(self, primary: Postgres) -> None:
+        """Take over the primary's files, to become its standby with the next ``start``."""
+        self._call("pg_basebackup", "-h", primary.folder, "-U", USER, "-D", self.data, "-R", "-c", "fast")
+
     def follow(self, primary: Postgres) -> None:
         """Become a standby, and return once the primary waits for it at each commit."""
-        self._call("pg_basebackup", "-h", primary.folder, "-U", USER, "-D", self.data, "-R", "-c", "fast")
+        self.copy(primary)
         self.start()
         while "sync" not in primary.run("SELECT sync_state FROM pg_stat_replication"):
             if self.ended():
@@ -107,6 +111,16 @@ class Postgres:
         """The pids of its processes."""
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
+    def processes(self) -> list[int]:
+        """Its pid and those of its children; none where it has ended."""
+        return [] if self.ended() else [self.pid, *self.children()]
+
+    def takes_connections(self) -> bool:
+        if self.ended():
+            return False
+        asked = [str(programs() / "pg_isready"), "-q", "-h", str(self.folder), "-U", USER, "-t", "1"]
+        return subprocess.run(asked, cwd="/", check=False).returncode == 0
+
     def ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
@@ -116,6 +130,16 @@ class Postgres:
             self._process.send_signal(how)
             self._process.wait(_PATIENCE_S)
             self._process = None
+
+    def kill(self) -> None:
+        """As the kernel kills. Its other processes find out by themselves: returns when they are gone."""
+        children = self.children()
+        self.stop(signal.SIGKILL)
+        deadline = time.monotonic() + _PATIENCE_S
+        while any(map(_is_there, children)):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"of PostgreSQL there is still one of {children}")
+            time.sleep(0.02)
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)
@@ -150,6 +174,13 @@ class Postgres:
                 said = log.read_text()[-2000:] if log.exists() else ""
                 raise RuntimeError(f"{program}: {done.stdout}{done.stderr}\n{said}")
             return done.stdout.strip()
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "INT", "--")

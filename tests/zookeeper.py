@@ -9,9 +9,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,9 +25,9 @@ initLimit=20
 syncLimit=10
 dataDir={data}
 clientPort={port}
-clientPortAddress=127.0.0.1
+clientPortAddress={address}
 admin.enableServer=false
-4lw.commands.whitelist=srvr
+4lw.commands.whitelist=srvr,dump
 standaloneEnabled=false
 """
 
@@ -34,14 +35,19 @@ standaloneEnabled=false
 class Server:
     """One of an ensemble."""
 
-    def __init__(self, folder: Path, number: int, ports: tuple[int, int, int], quorum: list[str]) -> None:
-        self.port = ports[0]
+    def __init__(
+        self, folder: Path, number: int, place: tuple[str, int], quorum: list[str], within: Sequence[str]
+    ) -> None:
+        self.place = place
+        self._within = within
         self._folder = folder
         data = folder / "data"
         data.mkdir(parents=True)
         (data / "myid").write_text(str(number))
         self._settings = folder / "zoo.cfg"
-        self._settings.write_text(_SETTINGS.format(data=data, port=self.port) + "\n".join(quorum) + "\n")
+        address, port = place
+        settings = _SETTINGS.format(data=data, address=address, port=port)
+        self._settings.write_text(settings + "\n".join(quorum) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -59,7 +65,7 @@ class Server:
         main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*_DIES_WITH_US, *java, main, str(self._settings)],
+                [*self._within, *_DIES_WITH_US, *java, main, str(self._settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -80,33 +86,48 @@ class Server:
     @property
     def mode(self) -> str:
         """leader, follower, or nothing where it does not serve."""
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as connection:
-            connection.sendall(b"srvr")
-            said = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
-            return said.partition("Mode: ")[2].partition("\n")[0]
-        return ""
+        return self.ask("srvr").partition("Mode: ")[2].partition("\n")[0]
+
+    @property
+    def sessions(self) -> int:
+        """How many there are in the ensemble, as its leader knows."""
+        return int(self.ask("dump").partition("Session Sets (")[2].partition("/(")[2].partition(")")[0] or 0)
+
+    def ask(self, word: str) -> str:
+        """What it answers; nothing where it does not serve."""
+        address, port = self.place
+        if self._within:
+            argv = [*self._within, sys.executable, "-I", "-S", __file__, address, str(port), word]
+            return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+        return _asked(address, port, word)
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
 
     def log(self) -> str:
         return (self._folder / "log").read_text()[-3000:]
 
 
 class Ensemble:
-    """Three servers; ``url(path)`` is a ``coordination_url``."""
+    """Three servers; ``url(path)`` is a ``coordination_url``. ``within`` begins commands that are to run in
+    another network namespace, where ``address`` is known."""
 
-    def __init__(self, size: int = 3) -> None:
+    def __init__(self, size: int = 3, address: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="towline-zk-"))
         ports = [_free_ports(3) for _ in range(size)]
         quorum = [
-            f"server.{number}=127.0.0.1:{peer}:{election}"
+            f"server.{number}={address}:{peer}:{election}"
             for number, (_, peer, election) in enumerate(ports, 1)
         ]
         self.servers = [
-            Server(self.folder / str(number), number, (client, peer, election), quorum)
-            for number, (client, peer, election) in enumerate(ports, 1)
+            Server(self.folder / str(number), number, (address, client), quorum, within)
+            for number, (client, *_) in enumerate(ports, 1)
         ]
 
     def url(self, path: str, login: str = "") -> str:
-        return f"zk://{login}{','.join(f'127.0.0.1:{server.port}' for server in self.servers)}/{path}"
+        places = ",".join(f"{address}:{port}" for address, port in (one.place for one in self.servers))
+        return f"zk://{login}{places}/{path}"
 
     def start(self) -> None:
         for server in self.servers:
@@ -151,3 +172,14 @@ def _free_ports(count: int) -> tuple[int, ...]:
     finally:
         for one in sockets:
             one.close()
+
+
+def _asked(address: str, port: int, word: str) -> str:
+    with suppress(OSError), socket.create_connection((address, port), 5) as connection:
+        connection.sendall(word.encode())
+        return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+    return ""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(_asked(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
 
-import msgspec
-from tests.postgres import Postgres, started
+from tests.postgres import Postgres
 
 from benchmarks import jobs
-from benchmarks.clusters.joined import start_server
-from benchmarks.clusters.simulated import RUN_S, enrolled
+from benchmarks.clusters.shared_store import database_cpu_s, make_pools, nodes, servers
+from benchmarks.clusters.simulated import RUN_S
 from benchmarks.figures import Figure, Options, Report, median_of
-from benchmarks.home import PATIENCE_S, Home, cpu_of, fresh_home
+from benchmarks.home import PATIENCE_S, Home, cpu_of
 from towline.client import Client, Job
-from towline.server.vault import KEY_FILE
-from towline.store import make_store
 
 POOLS = ("default", "east")
 NODES = 20
@@ -47,8 +39,7 @@ class Two:
         return self.log.read_text().count(WAITED)
 
     def database_cpu_s(self) -> float:
-        """Of the processes that serve connections now."""
-        return sum(sum(cpu_of(pid)) for pid in [self.database.pid, *self.database.children()])
+        return database_cpu_s(self.database)
 
 
 class Taken:
@@ -140,69 +131,23 @@ async def _until_active(job: Job) -> None:
 
 # --- the cluster ------------------------------------------------------------------------------------------
 @contextmanager
-def _two(nodes: int) -> Generator[Two, None, None]:
+def _two(count: int) -> Generator[Two, None, None]:
     """Each server leads one pool when this yields, and the nodes of both are linked."""
-    with ExitStack() as stack:
-        database = started(log_lock_waits="on", deadlock_timeout=f"{LOCK_MS}ms")
-        stack.callback(database.remove)
-        homes = [stack.enter_context(fresh_home()) for _ in POOLS]
-        for at, home in enumerate(homes):
-            home.env |= {
-                "TOWLINE_STORE_URL": database.url,
-                "TOWLINE_OBJECT_STORE": f"file://{homes[0].path}/objects",
-                "TOWLINE_SHARED_FILES": "true",
-                "TOWLINE_ADDRESS": "127.0.0.1",
-            }
-            if at:
-                shutil.copy(homes[0].path / KEY_FILE, home.path / KEY_FILE)
-            start_server(home)
-        _create(homes[0])
+    settings = {"log_lock_waits": "on", "deadlock_timeout": f"{LOCK_MS}ms"}
+    with servers(len(POOLS), **settings) as (homes, database), ExitStack() as stack:
+        make_pools(homes[0], POOLS[1])
         for pool in POOLS:
-            stack.enter_context(_fleet(database.url, homes, pool, nodes))
-        yield Two(_leaders(homes), database)
+            stack.enter_context(nodes(database, homes, count, pool))
+        yield Two(asyncio.run(_leaders(homes)), database)
 
 
-def _create(home: Home) -> None:
-    async def create() -> None:
-        async with Client(home.path / "tow.sock") as client:
-            await client.request("POST", "/v1/pools", body={"pool": POOLS[1]})
-
-    asyncio.run(create())
-
-
-@contextmanager
-def _fleet(url: str, homes: Sequence[Home], pool: str, count: int) -> Generator[None, None, None]:
-    """A pool's nodes, in a process of their own."""
-    store = make_store(url, homes[0].path)
-    members = asyncio.run(enrolled(store, homes[0].path, count, pool))
-    file = homes[0].path / f"members-{pool}"
-    file.write_bytes(msgspec.msgpack.encode(members))
-    server = f"https://{homes[0].env['TOWLINE_LISTEN']}"
-    command = [sys.executable, "-m", "benchmarks.clusters.simulated", server, str(file)]
-    top = Path(__file__).parent.parent.parent
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=top)
-    try:
-        assert process.stdout is not None
-        if not process.stdout.readline():
-            raise RuntimeError(f"the nodes of the pool {pool} are not linked")
-        yield
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _leaders(homes: Sequence[Home]) -> dict[str, Home]:
+async def _leaders(homes: Sequence[Home]) -> dict[str, Home]:
     """By pool; once each server leads one."""
     by_address = {home.env["TOWLINE_LISTEN"]: home for home in homes}
-
-    async def look() -> dict[str, Home]:
-        async with asyncio.timeout(PATIENCE_S), Client(homes[0].path / "tow.sock") as client:
-            while True:
-                views: list[dict[str, Any]] = json.loads(await client.request("GET", "/v1/pools"))["pools"]
-                found = {view["pool"]: by_address.get(view["address"]) for view in views if view["nodes"]}
-                led = {pool: home for pool, home in found.items() if home is not None}
-                if len(set(led)) == len({id(home) for home in led.values()}) == len(POOLS):
-                    return led
-                await asyncio.sleep(0.2)
-
-    return asyncio.run(look())
+    async with asyncio.timeout(PATIENCE_S), Client(homes[0].path / "tow.sock") as client:
+        while True:
+            views = await client.pools()
+            found = {view.pool: by_address[view.address] for view in views if view.address and view.nodes}
+            if len(found) == len({id(home) for home in found.values()}) == len(POOLS):
+                return found
+            await asyncio.sleep(0.2)

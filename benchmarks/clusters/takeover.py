@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Generator, Sequence
@@ -14,17 +13,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import httpx2
-from tests import postgres
 
-from benchmarks.clusters.joined import start_agent, start_server
+from benchmarks.clusters.joined import start_agent
+from benchmarks.clusters.shared_store import port_of, servers
 from benchmarks.figures import Figure, Options, Report, median_of
 from benchmarks.home import PATIENCE_S, Home, fresh_home
 from towline.client import Client
-from towline.server.vault import KEY_FILE
 
 SERVERS = 3
 NODES = 2
-KILLS, STOPS = 20, 5
+KILLS, STOPS = 20, 10
 ELEMENTS = 100_000
 LASTS_S = 0.4
 AT_ONCE = 8
@@ -63,27 +61,12 @@ def run(options: Options) -> Report:
 @contextmanager
 def several() -> Generator[tuple[Sequence[Home], Path], None, None]:
     """Servers, of which each knows the others, with nodes; and a folder for what tasks write."""
-    with ExitStack() as stack:
-        database = postgres.started()
-        stack.callback(database.remove)
-        homes = [stack.enter_context(fresh_home()) for _ in range(SERVERS + NODES)]
-        servers, nodes = homes[:SERVERS], homes[SERVERS:]
-        folder = servers[0].path / "starts"
+    with servers(SERVERS) as (homes, _), ExitStack() as stack:
+        folder = homes[0].path / "starts"
         folder.mkdir(mode=0o777)
-        for at, server in enumerate(servers):
-            server.env |= {
-                "TOWLINE_STORE_URL": database.url,
-                "TOWLINE_OBJECT_STORE": f"file://{servers[0].path}/objects",
-                "TOWLINE_SHARED_FILES": "true",
-                "TOWLINE_ADDRESS": "127.0.0.1",
-            }
-            if at:
-                shutil.copy(servers[0].path / KEY_FILE, server.path / KEY_FILE)
-            start_server(server)
-        port = int(servers[0].env["TOWLINE_LISTEN"].rpartition(":")[2])
-        for at, node in enumerate(nodes):
-            start_agent(servers[0], node, port, f"n{at}")
-        yield servers, folder
+        for at in range(NODES):
+            start_agent(homes[0], stack.enter_context(fresh_home()), port_of(homes[0]), f"n{at}")
+        yield homes, folder
 
 
 async def _submit(server: Home, folder: Path) -> str:

@@ -15,6 +15,9 @@
     └── OperatorError       a person has to look at the machine       (exit status 1)
         ├── WrongSetting        a setting that is wrong, said with what to write instead (exit status 2)
         ├── StoreError          the store cannot be read or written
+        │   ├── StoreAway           it cannot be reached now, and may be there in a moment
+        │   ├── WrongStore          what a setting says of it is refused there (a WrongSetting too)
+        │   └── Unstorable          it never takes a value of this change; all others it does
         ├── Damaged             what was kept is not what was given to be kept
         └── NodeError           the node lacks something it needs (runtime, rights, space)
 
@@ -113,6 +116,18 @@ class WrongSetting(OperatorError):
 
 class StoreError(OperatorError):
     """The store cannot be read or written."""
+
+
+class StoreAway(StoreError):
+    """The store cannot be reached, or takes nobody in yet."""
+
+
+class WrongStore(StoreError, WrongSetting):
+    """There is a store, but not one to work with: its login, its name or its schema is another one."""
+
+
+class Unstorable(StoreError):
+    """The store never takes a value of this change, however often it is tried. Nothing of it was written."""
 
 
 class Damaged(OperatorError):

@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     server.add_argument("--home", type=Path, required=True)
     server.add_argument("--config", type=Path, help="its settings, in place of HOME/server.toml")
     server.add_argument("--listen", help="HOST:PORT where other machines reach it")
+    server.add_argument("--store-wait", help="for how long it waits for a database that is away")
     server.add_argument("--without-agent", action="store_true", help="do not start this machine's agent")
     agent = commands.add_parser("agent", help="the agent of a home's node")
     agent.add_argument("--home", type=Path, required=True)
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with_agent=not arguments.without_agent,
             config=arguments.config,
             listen=arguments.listen,
+            store_wait=arguments.store_wait,
         )
     except TowlineError as error:
         _Errors().write(f"tow {arguments.command}: {error}\n")
@@ -139,13 +141,14 @@ def _render(_: Any, __: str, entry: MutableMapping[str, Any]) -> str:
 
 
 # --- the server ---------------------------------------------------------------------------------------
-def run_server(home: Path, *, with_agent: bool, config: Path | None = None, listen: str | None = None) -> int:
-    """The server of ``home``, until it is stopped or, where nobody else reaches it, idle."""
+def run_server(home: Path, *, with_agent: bool, config: Path | None = None, **flags: str | None) -> int:
+    """The server of ``home``, until it is stopped or, where nobody else reaches it, idle. ``flags`` are
+    settings."""
     from towline.server.settings import read_settings
 
     build()  # taken now: the source may change while this server runs
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    settings = read_settings(home, os.environ, {"listen": listen}, file=config)
+    settings = read_settings(home, os.environ, flags, file=config)
     return _run(_serve(settings, with_agent=with_agent))
 
 
@@ -183,13 +186,14 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
     from towline.server.api.service import Service
     from towline.server.facts import Facts
     from towline.server.process.local import LocalServer
+    from towline.server.process.opening import open_store
     from towline.server.seats.asking import Asking
     from towline.server.seats.making import Making
     from towline.server.seats.seats import Seats
     from towline.store import make_store
 
     store = make_store(settings.store_url, settings.home)
-    await store.open()
+    await open_store(store, settings.store_wait_ms)
     vault, logins, secrets = await _vault(store, settings.home)
     access = await _access(settings, store, vault)
     receiving, keeping = (None, None) if access is None else await _kept_of_nodes(settings, store)

@@ -13,8 +13,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.e2e.fleet import Machine
+
+if TYPE_CHECKING:
+    from tests.e2e.several import Server
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
@@ -46,7 +50,7 @@ def flapping(machine: Machine, chance: random.Random, longest_s: float) -> Itera
 class Clock:
     """The wall clock of a machine's processes from its next start on; the others of its clocks are real."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine | Server) -> None:
         self._file = machine.home.with_suffix(".clock")
         self.jump(0)
         assert FAKETIME is not None, "libfaketime is missing: make setup"
@@ -108,6 +112,16 @@ def power_on(machine: Machine) -> None:
 def boottime_s() -> float:
     """As tasks write it."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+CLUSTERS = ("store", "zookeeper", "one server")
+"""Those that meet random faults: three servers with their leases in this or that, and a single one."""
+
+
+def asked_for(cluster: str) -> int:
+    """How many faults of TOWLINE_FAULTS this cluster gets; 0 where nothing is said."""
+    count, at = int(os.environ.get("TOWLINE_FAULTS") or 0), CLUSTERS.index(cluster)
+    return (count + len(CLUSTERS) - 1 - at) // len(CLUSTERS)
 
 
 def seed() -> int:

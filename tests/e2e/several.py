@@ -1,6 +1,7 @@
 """Several servers on one PostgreSQL, each in a network namespace of its own, with nodes and faults between.
 
-The database is reached over TCP through a relay on the bridge, so that a server can be cut off from it alone.
+The database is reached over TCP through a relay on the bridge, so that a server can be cut off from it alone;
+where it has a standby, that one through another relay. Leases may be in a ZooKeeper ensemble on the bridge.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import httpx2
-from tests.e2e.fleet import PYTHON, SHORT, Fleet
+from tests import zookeeper
+from tests.e2e.fleet import PYTHON, SHORT, Fleet, Machine
 from tests.e2e.home import until
+from tests.e2e.pair import Pair, send
 from tests.postgres import DATABASE, USER, Postgres, started
 
 from towline.cli.dev.network import entered
 from towline.server.vault import KEY_FILE
 
-PORT, STORE_PORT = 7443, 5432
+PORT, SOCKET_PORT = 7443, 5432
+STORE_PORTS = (5432, 5433)
+"""Where the database, and its standby, are reached."""
 QUICK = {
     **SHORT,
     "TOWLINE_LEADERSHIP_LEASE": "2s",
@@ -46,6 +52,8 @@ class Server:
         self.home.mkdir(mode=0o700)
         self.space = space
         self.address = f"{address}:{PORT}"
+        self.environ: dict[str, str] = {}
+        """Of its own."""
         self.process: subprocess.Popen[bytes] | None = None
         transport = httpx2.HTTPTransport(uds=str(self.home / "tow.sock"))
         self.http = httpx2.Client(transport=transport, base_url="http://towline", timeout=30)
@@ -59,7 +67,8 @@ class Server:
         with (self.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*argv, "--listen", self.address],
-                env={**os.environ, **environ}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                env={**os.environ, **environ, **self.environ},
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
     @property
@@ -95,7 +104,11 @@ class Server:
         return (self.home / "server.log").read_text()
 
     def cut_from_store(self) -> None:
-        words = ["-p", "tcp", "--dport", str(STORE_PORT), "-j", "DROP"]
+        self.cut_from_ports(STORE_PORTS)
+
+    def cut_from_ports(self, ports: Iterable[int]) -> None:
+        """Of whatever machine."""
+        words = ["-p", "tcp", "-m", "multiport", "--dports", ",".join(map(str, ports)), "-j", "DROP"]
         subprocess.run([*entered(self.space), "iptables", "-A", "OUTPUT", *words], check=True)
 
     def heal(self) -> None:
@@ -105,18 +118,45 @@ class Server:
 class Several(Fleet):
     """``ask`` and all that a ``Fleet`` asks goes to any server that answers."""
 
-    def __init__(self, count: int = 3, environ: dict[str, str] = QUICK, mounts: str = "") -> None:
+    def __init__(
+        self,
+        count: int = 3,
+        environ: dict[str, str] = QUICK,
+        mounts: str = "",
+        *,
+        standby: bool = False,
+        leases_in_zookeeper: bool = False,
+    ) -> None:
         super().__init__(environ, mounts)
         self.http.close()
-        self.postgres: Postgres = started()
-        self._relay: subprocess.Popen[bytes] | None = None
         self.joining = "default"
+        self._relays: list[subprocess.Popen[bytes]] = []
         self.servers = [self._make(f"s{number}") for number in range(count)]
+        self.pair = Pair() if standby else None
+        self._single = None if standby else started()
+        self.ensemble: zookeeper.Ensemble | None = None
+        address = self._network.address
+        places = ",".join(f"{address}:{port}" for port in STORE_PORTS[: len(self._databases)])
         self.environ |= {
-            "TOWLINE_STORE_URL": f"postgresql://{USER}@{self._network.address}:{STORE_PORT}/{DATABASE}",
+            "TOWLINE_STORE_URL": f"postgresql://{USER}@{places}/{DATABASE}",
             "TOWLINE_OBJECT_STORE": f"file://{self.folder}/objects",
             "TOWLINE_SHARED_FILES": "true",
         }
+        if leases_in_zookeeper:
+            self.ensemble = zookeeper.Ensemble(address=address, within=entered(self._network.hub))
+            self.environ["TOWLINE_COORDINATION_URL"] = self.ensemble.url("towline")
+
+    @property
+    def postgres(self) -> Postgres:
+        """The one that takes writes."""
+        return self._databases[0] if self.pair is None else self.pair.primary
+
+    @property
+    def _databases(self) -> tuple[Postgres, ...]:
+        if self.pair is not None:
+            return self.pair.slots
+        assert self._single is not None
+        return (self._single,)
 
     def _make(self, name: str) -> Server:
         space = self._network.add()
@@ -124,7 +164,12 @@ class Several(Fleet):
 
     def serve(self) -> None:
         """Start all, the first one before the others, and wait until one leads."""
-        self._open_relay()
+        if self.ensemble is not None:
+            self.ensemble.start()
+        if self.pair is not None:
+            self.pair.start()
+        for port, database in zip(STORE_PORTS, self._databases, strict=False):
+            self._open_relay(port, database)
         first, *others = self.servers
         first.start(self.environ)
         until(lambda: self._leader_now() is first, "the first server to lead")
@@ -133,17 +178,22 @@ class Several(Fleet):
             server.start(self.environ)
         self.lead()
 
-    def _open_relay(self) -> None:
-        target = self.postgres.folder / f".s.PGSQL.{STORE_PORT}"
-        self._relay = subprocess.Popen(
+    def _open_relay(self, port: int, database: Postgres) -> None:
+        target = database.folder / f".s.PGSQL.{SOCKET_PORT}"
+        relay = subprocess.Popen(
             [
                 *entered(self._network.hub), sys.executable, "-m", "tests.e2e.several",
-                self._network.address, str(STORE_PORT), str(target),
+                self._network.address, str(port), str(target),
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )  # fmt: skip
-        assert self._relay.stdout is not None
-        assert self._relay.stdout.readline() == b"ready\n"
+        self._relays.append(relay)
+        assert relay.stdout is not None
+        assert relay.stdout.readline() == b"ready\n"
+
+    def address_of(self, one: Server | Machine) -> str:
+        """On the bridge."""
+        return self._network.address_of(one.space)
 
     # --- asking -------------------------------------------------------------------------------------
     @property
@@ -243,12 +293,18 @@ class Several(Fleet):
             server.http.close()
             if server.process is not None:
                 server.process.wait()
-        if self._relay is not None:
-            self._relay.kill()
-            self._relay.wait()
-            assert self._relay.stdout is not None
-            self._relay.stdout.close()
-        self.postgres.remove()
+        for relay in self._relays:
+            relay.kill()
+            relay.wait()
+            assert relay.stdout is not None
+            relay.stdout.close()
+        if self.ensemble is not None:
+            self.ensemble.remove()
+        if self.pair is not None:
+            self.pair.remove()
+        if self._single is not None:
+            send(self._single.processes(), signal.SIGCONT)
+            self._single.remove()
 
 
 def _how(pid: int) -> str:

@@ -155,3 +155,60 @@ def test_a_wrong_store_url_is_told_with_where_it_stands(cluster: Cluster) -> Non
     out = cluster.admin.tow("db", "upgrade", status=1).stderr
     assert "postgresql://tow@127.0.0.1:1/tow: it cannot be reached: look whether it runs" in out
     assert "geheim" not in out
+
+
+def test_no_attempt_is_repeated_after_a_restore(cluster: Cluster, tmp_path: Path) -> None:
+    """What had started since the backup, and what ended since and is forgotten, is tried again under a number
+    of its own; what its node has as the backup says goes on."""
+    tow, home, process = cluster.admin, cluster.admin.path, Maker()
+    server = cluster.serve()
+    cluster.join("n1")
+
+    def numbers(task: str) -> list[int]:
+        path = tmp_path / task
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    def waits(task: str, then: str) -> str:
+        said = f"echo $TOW_ATTEMPT >>{tmp_path}/{task}"
+        return f"{said}; while [ ! -e {tmp_path}/{task}.$TOW_ATTEMPT ]; do sleep 0.1; done; {then}"
+
+    again = {"limit": 9, "backoff": {"first": "1ms"}}
+    job = tow.submit(
+        {
+            "stays": process(waits("stays", "exit 0")),
+            "fails": process(
+                f'if [ "$TOW_ATTEMPT" -gt 9 ]; then echo $TOW_ATTEMPT >>{tmp_path}/fails; exit 0; fi;'
+                + waits("fails", "exit 1"),
+                retries=again,
+            ),
+            "gate": process(
+                f'if [ "$TOW_ATTEMPT" -gt 9 ]; then echo $TOW_ATTEMPT >>{tmp_path}/gate; exit 0; fi;'
+                + waits("gate", "exit 0")
+            ),
+            "behind": process(f"echo $TOW_ATTEMPT >>{tmp_path}/behind", needs=["gate"]),
+        },
+        name="long",
+    )
+    until(lambda: numbers("stays") == numbers("fails") == numbers("gate") == [1], "all three to run")
+    until(lambda: tow.json("job", job)["counts"]["active"] == 3, "the server to know it")
+    backup = tmp_path / "towline.backup"
+    tow.tow("backup", str(backup))
+    (tmp_path / "fails.1").touch()
+    (tmp_path / "gate.1").touch()
+    until(lambda: numbers("fails") == [1, 2] and numbers("behind") == [1], "what the backup does not know")
+    until(lambda: tow.json("job", job)["counts"]["succeeded"] == 2, "the server to have it")
+    stopped(server)
+    for path in home.glob("state.db*"):
+        path.unlink()
+    tow.tow("restore", str(backup))
+    tow.tow("db", "raise-terms")
+    cluster.serve()
+    until(lambda: cluster.state("n1") == "ready", "the node to come back")
+    until(lambda: len(numbers("behind")) == 2, "what had ended to run again")
+    (tmp_path / "stays.1").touch()
+    tow.tow("wait", job)
+    assert numbers("stays") == [1]
+    for task, known in (("fails", [1, 2]), ("gate", [1]), ("behind", [1])):
+        *before, last = numbers(task)
+        assert before == known
+        assert last > 1_000_000, (task, last)

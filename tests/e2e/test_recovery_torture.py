@@ -1,6 +1,7 @@
 """Faults at random, one after another, on a small cluster; after each every promise is checked.
 
-``TOWLINE_FAULTS`` says how many, ``TOWLINE_SEED`` which.
+``TOWLINE_FAULTS`` says how many, this cluster and those of test_server_torture.py taken together;
+``TOWLINE_SEED`` which.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ from tests.e2e.fleet import SHORT, Fleet, Machine, Stamps
 from tests.e2e.history import judge, settled
 from tests.e2e.home import until
 
-FAULTS = int(os.environ.get("TOWLINE_FAULTS", "3"))
+FAULTS = faults.asked_for("one server") if os.environ.get("TOWLINE_FAULTS") else 3
 NODES = ["a", "b", "c"]
 POLICIES = ["keep", "stop", "wait"]
 ARRAY = 3
 LONGEST_S = 9.0
 """Longer than it takes until a node is lost."""
+SHORT_S = 5.0
+"""Long enough for another server to lead."""
 ROLES = [("agent",), ("keeper",), ("supervisor",), ("agent", "keeper"), ("agent", "supervisor"),
          ("keeper", "supervisor"), ("agent", "keeper", "supervisor")]  # fmt: skip
 HOUR_S = 3600
 pytestmark = [
     pytest.mark.containers,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are for root"),
+    pytest.mark.skipif(FAULTS == 0, reason="TOWLINE_FAULTS leaves none to this cluster"),
     pytest.mark.timeout(300 + 120 * FAULTS),
 ]
 
@@ -51,6 +55,11 @@ class Torture:
         self.clocks = {machine.name: faults.Clock(machine) for machine in self.machines}
         self._waiting: list[Callable[[Machine], str]] = []
         self._called = 0
+        self.struck: list[str] = []
+        """What was done last."""
+        self.longest_s = LONGEST_S
+        self.pairs = True
+        """Whether every third time two things happen at once."""
         fleet.start(*self.machines)
 
     def faults(self) -> list[Callable[[Machine], str]]:
@@ -64,12 +73,20 @@ class Torture:
     def one(self) -> str:
         """One of them, or on every third call two at once, on two machines."""
         self._called += 1
-        machines = self._order.sample(self.machines, k=2 if self._called % 3 == 0 else 1)
+        machines = self._order.sample(self.machines, k=2 if self.pairs and self._called % 3 == 0 else 1)
+        chosen = [self._next() for _ in machines]
+        self.struck = [fault.__name__ for fault in chosen]
         with ThreadPoolExecutor() as threads:
             strikes = [
-                threads.submit(self._strike, self._next(), each, self._order.random()) for each in machines
+                threads.submit(self._strike, fault, each, self._order.random())
+                for fault, each in zip(chosen, machines, strict=True)
             ]
             return " and ".join(strike.result() for strike in strikes)
+
+    def begin_with(self, *chosen: Callable[[Machine], str]) -> None:
+        """These come first, one at a time, and are over soon."""
+        self._waiting = list(reversed(chosen))
+        self.longest_s, self.pairs = SHORT_S, False
 
     def _next(self) -> Callable[[Machine], str]:
         self._waiting = self._waiting or self._order.sample(self.faults(), k=len(self.faults()))
@@ -88,7 +105,7 @@ class Torture:
         return self._local.chance
 
     def _while(self) -> float:
-        lasted_s = self.chance.uniform(0.3, LONGEST_S)
+        lasted_s = self.chance.uniform(0.3, self.longest_s)
         time.sleep(lasted_s)
         return lasted_s
 
@@ -191,26 +208,33 @@ def fleet() -> Iterator[Fleet]:
 
 def test_random_faults_break_no_promise(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> None:
     seed = faults.seed()
-    print(f"TOWLINE_SEED={seed}")  # noqa: T201
     chance = random.Random(seed)
     stamps = Stamps(tmp_path_factory.mktemp("shared") / "stamps")
-    endure(Torture(fleet, chance), stamps, chance, FAULTS, seed)
+    endure(Torture(fleet, chance), stamps, chance, FAULTS, seed, "one server")
 
 
-def endure(torture: Torture, stamps: Stamps, chance: random.Random, count: int, seed: int) -> None:
-    fleet = torture.fleet
+def endure(torture: Torture, stamps: Stamps, chance: random.Random, count: int, seed: int, what: str) -> None:
+    """Says the seed, each fault with its verdict, and the verdict of all."""
+    fleet, begun_s = torture.fleet, time.monotonic()
+    print(f"\n{what}: TOWLINE_SEED={seed}, {count} faults", flush=True)  # noqa: T201
     for number in range(count):
         tasks = {f"{policy}{number}": _task(stamps, chance, policy) for policy in POLICIES}
         job = fleet.submit(f"round{number}", key=f"round{number}", **tasks)
         until(lambda: any(stamps.attempts(name) for name in tasks), "something to run")  # noqa: B023
-        told = torture.one()
-        print(f"fault {number}: {told}: ", end="", flush=True)  # noqa: T201
+        after_s = time.monotonic() - begun_s
+        try:
+            told = torture.one()
+        except BaseException:
+            print(f"fault {number}, after {after_s:.0f} s: {torture.struck} could not be taken back")  # noqa: T201
+            raise
+        print(f"fault {number}, after {after_s:.0f} s: {told}: ", end="", flush=True)  # noqa: T201
         until(lambda: all(fleet.state(name) == "ready" for name in NODES), "all nodes to be back")
         until(lambda: fleet.get(f"/v1/jobs/{job}")["ended_at"], "the job to end")  # noqa: B023
         broken = judge(settled(fleet, stamps, [job]))
         verdict = "; ".join(broken) or "all promises kept"
         print(verdict, flush=True)  # noqa: T201
-        assert not broken, f"TOWLINE_SEED={seed}, fault {number}: {told}"
+        assert not broken, f"{what}: TOWLINE_SEED={seed}, fault {number}: {told}"
+    print(f"{what}: TOWLINE_SEED={seed}, {count} faults: all promises kept", flush=True)  # noqa: T201
 
 
 def _task(stamps: Stamps, chance: random.Random, policy: str) -> dict[str, Any]:

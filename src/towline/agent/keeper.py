@@ -50,6 +50,7 @@ class Keeper:
         self.exits = os.open(
             f"{node_dir}/{EXITS}", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
+        handover.take_ahead(self.exits)
 
     def run(self) -> None:
         """Until the supervisor asks for the end."""
@@ -140,15 +141,16 @@ class Keeper:
         grown = self.unrecorded = False
         while (found := kernel.next_exit()) is not None:
             if found.pid == self.supervisor:
-                self._drain()
-                self.supervisor = 0
-            else:
-                try:
-                    self._record(found)
-                except OSError:
-                    self.unrecorded = True  # such as a full disk: it stays a zombie until it is on record
-                    break
-                grown = True
+                self._supervisor_ended()
+                continue
+            try:
+                self._record(found)
+            except OSError:
+                self.unrecorded = True  # such as a full disk: it stays a zombie until it is on record
+                if self.supervisor and kernel.has_exited(self.supervisor):  # behind it
+                    self._supervisor_ended()
+                break
+            grown = True
             kernel.reap(found.pid)
         if grown and self.sock is not None:
             try:
@@ -156,6 +158,11 @@ class Keeper:
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, errno.EPIPE, errno.ECONNRESET):
                     raise
+
+    def _supervisor_ended(self) -> None:
+        self._drain()
+        kernel.reap(self.supervisor)
+        self.supervisor = 0
 
     def _drain(self) -> None:
         """What a dead supervisor gave with its last breath counts."""
@@ -167,6 +174,7 @@ class Keeper:
         start_ms, session = (process.start_ms, process.session) if process else (0, 0)
         orphan = Orphan(found.pid, start_ms, session, found.status, found.cpu_ms or 0, found.peak_kib or 0)
         handover.append_orphan(self.exits, orphan)
+        handover.take_ahead(self.exits)
 
 
 def main(arguments: list[str]) -> int:

@@ -32,7 +32,6 @@ from towline.runtime.process import ProcessRuntime
 
 _STARTS_A_TURN = 8
 _EXITS_A_TURN = 64
-_PUZZLED_MS = 20
 _LOOK_EVERY_MS = 2000
 
 
@@ -104,9 +103,9 @@ class Supervisor:
         self._look_at_ms = now_ms + _LOOK_EVERY_MS
         if not self.roster.journal.gone:
             return
-        for attempt in self.roster.unfinished():
+        for attempt in self.roster.living():
             self.ending.stop(attempt, Reason.CANCELLED, 0)
-        self._retiring |= not self.roster.unfinished() and not self.ending.helpers
+        self._retiring |= not self.roster.living() and not self.ending.helpers
 
     def _wait_s(self) -> float:
         if self.pipes.ready or self.starting.queue or self._children_ended or self._orphans_possible:
@@ -117,10 +116,9 @@ class Supervisor:
             self.roster.next_due_ms(),
             self.starting.next_due_ms(),
             self.roster.leases.next_look_ms,
+            self.recovery.next_look_ms,
         )
         due = [ms for ms in timers if ms is not None]
-        if self.recovery.puzzled:
-            due.append(kernel.monotonic_ms() + _PUZZLED_MS)
         due.append(self._look_at_ms)
         return max(0, min(due) - kernel.monotonic_ms()) / 1000
 
@@ -141,7 +139,8 @@ class Supervisor:
             self._listen(agents)  # what the old agent has sent counts, as far as it is here
             agents.accept()
         elif fd == self.keeper.sock.fileno():
-            self.keeper.listen()
+            if self.keeper.listen():
+                self.recovery.look_again(at_once=True)
         elif fd in self.recovery.adopted:
             self.recovery.ended(fd)
 
@@ -214,7 +213,7 @@ class Supervisor:
         ]
         if unknown and not self.roster.starters:
             live = self.roster.marks()
-            escapees.kill_orphans(unknown, live, idle=not self.roster.unfinished())
+            escapees.kill_orphans(unknown, live, idle=not self.roster.living())
 
     def _tell(self) -> None:
         self.roster.journal.flush()

@@ -47,6 +47,10 @@ TAKING_OVER_MS = 100
 """What loading a pool takes, where it is a small one."""
 TURN_S = 15.0
 """A store has limits of its own, within which what was asked for is done or fails; this one is for none."""
+ASKED_MS = 50
+"""Between two looks, however many ask for one."""
+PATIENCE_MS = 250
+"""Who asks for a look waits for it no longer."""
 GIVE_UP_S = 2.0
 """What a server that stops waits for the store to hear of it."""
 
@@ -154,6 +158,8 @@ class Leases:
         self._handed_over = ""
         self._settle_ms = SETTLE_MS
         self._closing = False
+        self._wanted = asyncio.Event()
+        self._asking: list[asyncio.Future[None]] = []
         self._trouble = ""
         self._log = structlog.get_logger("leases").bind(server=server.id)
         self.looked: list[Callable[[], None]] = []
@@ -220,10 +226,32 @@ class Leases:
         watching = asyncio.create_task(self._watch())
         try:
             while True:
+                asking, self._asking = self._asking, []
+                self._wanted.clear()
                 await self._turn()
-                await asyncio.sleep(self._next_look_ms() / 1000)
+                for one in asking:
+                    if not one.done():
+                        one.set_result(None)
+                await self._rest()
         finally:
             watching.cancel()
+
+    async def _rest(self) -> None:
+        """Until the next look is due, or somebody asks for one."""
+        least_s, most_s = min(ASKED_MS, self._look_ms) / 1000, self._next_look_ms() / 1000
+        await asyncio.sleep(min(least_s, most_s))
+        if most_s > least_s:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(most_s - least_s):
+                    await self._wanted.wait()
+
+    async def look(self) -> None:
+        """Returns once there was a look, and what follows from it, that began after this call; or, where the
+        store is slow, without one. For whoever has reason to think that who leads has changed."""
+        one: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asking.append(one)
+        self._wanted.set()
+        await asyncio.wait([one], timeout=PATIENCE_MS / 1000)
 
     def _next_look_ms(self) -> int:
         """Sooner where a lease that this server waits for is about to be free."""

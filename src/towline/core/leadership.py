@@ -157,3 +157,27 @@ def _claims(me: str, free: Sequence[str], counts: dict[str, int]) -> tuple[tuple
 
 def _lot(pool: str, server: str) -> bytes:
     return blake2b(f"{pool}\0{server}".encode(), digest_size=8).digest()
+
+
+# --- what a term says of attempts -----------------------------------------------------------------
+# A store that does not know all that was done with its rows, such as one that was restored from a backup,
+# acts only once ``tow db raise-terms`` has raised its terms above every one that was ever used: their upper
+# bits are then the time of that in seconds. With it the numbers of attempts rise too, since nobody knows how
+# many were made meanwhile, also those of elements that have not started as far as the store knows: see
+# docs/decisions/0022-attempts-after-a-restore.md.
+LEADERS_BITS = 20
+"""The lower bits of a term count leaders: a million of them, before the upper ones rise by one."""
+_SINCE_S = 1_735_689_600
+"""The first second of 2025: no store is older."""
+_ATTEMPTS_A_SECOND = 4
+"""More than one element ever makes on average. So numbers stay below 2^31 until 2042."""
+
+
+def raised(term: int, now_s: int) -> int:
+    """The term with which a pool begins that had this one and is led again from now on (unix seconds)."""
+    return max((term >> LEADERS_BITS) + 1, now_s) << LEADERS_BITS
+
+
+def attempts_before(term: int) -> int:
+    """The highest number that attempts may have had before the terms were last raised; 0: they never were."""
+    return max(0, _ATTEMPTS_A_SECOND * ((term >> LEADERS_BITS) - _SINCE_S))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from towline.errors import NO_ROOM
@@ -20,6 +22,15 @@ _COALESCE_BYTES = 256
 _SINK = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _FULL = (*NO_ROOM, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+@contextmanager
+def _as_far_as_there_is_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
 
 
 class Writer:
@@ -40,8 +51,10 @@ class Writer:
         self._last_stream = -1
         self._marked = False
         self._error: str | None = None
+        self._untold = False
         self.stalled = False
-        """The last ``move`` found no room on the disk: all is still in the pipe, and wants another one."""
+        """The last ``move`` or ``finish`` found no room on the disk: it wants another one, and nothing of the
+        pipe or of the counts is lost."""
         if resume:
             self._resume()
 
@@ -115,13 +128,31 @@ class Writer:
         if not count:
             return
         self.dropped[stream] += count
-        if self._index < 0 and self._error is None:
-            self._open_index()
-        if self._index >= 0:
-            os.pwrite(self._index, HEAD.pack(MAGIC, *self.dropped), 0)
+        self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        """In the head of the index. Where that has no room it is told at the end."""
+        self._untold = True
+        try:
+            if self._index >= 0:
+                self._write_head()
+            elif self._error is None:
+                self._open_index()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._untold = error.errno in NO_ROOM
+        else:
+            self._untold = False
 
     def finish(self, now_ms: int) -> None:
-        """All has been moved: note what was dropped at the end of the stream, and close the files."""
+        """All has been moved: note what was dropped at the end of the stream, and close the files. They stay
+        open, and ``stalled`` is set, where the disk has no room for the count of what was dropped."""
+        if self._untold:
+            self._tell_dropped()
+        self.stalled = self._untold
+        if self.stalled:
+            return
         for stream in (0, 1):
             if self.dropped[stream] and not self._marked:
                 self._mark(stream, now_ms)
@@ -150,14 +181,16 @@ class Writer:
         self._put(stream, f"[towline: {text}]\n".encode(), now_ms)
 
     def _put(self, stream: int, data: bytes, now_ms: int) -> None:
+        size = self._sizes[stream]
         try:
             self._prepare(stream, now_ms, MARKER)
-            os.pwrite(self._files[stream], data, self._sizes[stream])
+            if os.pwrite(self._files[stream], data, size) == len(data):
+                self._sizes[stream] += len(data)
+            else:
+                os.ftruncate(self._files[stream], size)  # no half of one
         except OSError as error:
             if error.errno not in _FULL:
                 raise  # where there is no room for a note either, the head of the index has the count
-        else:
-            self._sizes[stream] += len(data)
 
     def _prepare(self, stream: int, now_ms: int, kind: int = DATA) -> None:
         """Open what is not open yet, and write the entry for bytes that come now, if they need one."""
@@ -188,7 +221,16 @@ class Writer:
     def _open_index(self) -> None:
         Path(self.directory).mkdir(parents=True, exist_ok=True)
         self._index = os.open(f"{self.directory}/{INDEX}", _FLAGS, 0o600)
-        os.pwrite(self._index, HEAD.pack(MAGIC, *self.dropped), 0)
+        try:
+            self._write_head()
+        except OSError:  # without its head it is none: the next one to need it tries again
+            os.close(self._index)
+            self._index = -1
+            raise
+
+    def _write_head(self) -> None:
+        if os.pwrite(self._index, HEAD.pack(MAGIC, *self.dropped), 0) < HEAD.size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _resume(self) -> None:
         """Take up the files of a supervisor that died; the length of each says what it holds."""
@@ -213,6 +255,7 @@ class Writer:
             if mine:
                 self._last[stream] = mine[-1]
             elif self._sizes[stream]:
-                self._open(stream)
                 at_ms = int(Path(self.directory, name).stat().st_mtime * 1000)
-                self._append(Entry(stream, DATA, 0, at_ms))
+                with _as_far_as_there_is_room():
+                    self._open(stream)
+                    self._append(Entry(stream, DATA, 0, at_ms))

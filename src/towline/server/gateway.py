@@ -67,6 +67,7 @@ class Peers(Protocol):
     def urls(self) -> tuple[str, ...]: ...
     def leader(self) -> tuple[str, int]: ...
     def no_leader_ms(self) -> int: ...
+    async def look(self) -> None: ...
 
 
 class Gateway:
@@ -152,6 +153,8 @@ class Gateway:
         for link in self._links.values():
             if self._ending and self._leader is not None:
                 link.goodbye(self._leader.term)
+            elif self._peers is not None:  # without a word, it would be away for longer
+                link.say(self._not_leading())
             link.close()
         self._links.clear()
         self._specs.clear()
@@ -202,6 +205,7 @@ class Gateway:
         link: Link | None = None
         try:
             hello = await _first(frames)
+            await self._know_who_leads()
             refusal = self._refusal(hello, node)
             if refusal is not None:
                 await socket.send(encode([refusal]))
@@ -220,6 +224,11 @@ class Gateway:
             if link is not None:
                 self._gone(link)
             self.changed.set()
+
+    async def _know_who_leads(self) -> None:
+        """A node that comes here has lost its leader, or was sent: what was known may be old."""
+        if self._peers is not None and self._leader is not None and not self._leader.leads:
+            await self._peers.look()
 
     def _refusal(self, hello: FromAgent | None, node: str | None) -> Refused | None:
         assert self._leader is not None

@@ -43,6 +43,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pool: str = "default"
     store_url: str = ""
     """``postgresql://USER@HOST/DATABASE``, which several servers may share; empty: SQLite in the home."""
+    store_wait: str = "60s"
+    """So long a server that starts waits for a database that cannot be reached."""
     coordination_url: str = ""
     """``zk://HOST1,HOST2,HOST3/PATH``: where servers that share a store keep their leases; empty: in it."""
     listen: str = ""
@@ -107,6 +109,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         _ = self.usage_half_life_ms, self.retention_logs_bytes, self.targets
         _ = self.lease, self.heartbeat_ms, self.silence, self.maintenance_ms, self.leadership_ms
+        _ = self.store_wait_ms
         for name in ("listen", "address"):
             if getattr(self, name):
                 host_and_port(getattr(self, name), name)
@@ -155,20 +158,25 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self._time_ms("maintenance")
 
     @property
+    def store_wait_ms(self) -> int:
+        """Raises ValueError."""
+        return self._time_ms("store_wait", 1)
+
+    @property
     def silence(self) -> Silence:
         """What becomes of silent nodes. One machine alone has no node lease. Raises ValueError."""
         lost_after_ms = self._time_ms("lost_after")
         keep_ms = self._time_ms("lost_after_keep") if self.lost_after_keep else lost_after_ms
         return Silence(lost_after_ms, keep_ms, leased=bool(self.listen))
 
-    def _time_ms(self, name: str) -> int:
+    def _time_ms(self, name: str, shortest_ms: int = SHORTEST_MS) -> int:
         text = getattr(self, name)
         try:
             found = parse_duration(text)
         except ValueError as error:
             raise ValueError(f"{name} is {text!r}: {error}") from None
-        if not SHORTEST_MS <= found <= LONGEST_MS:
-            raise ValueError(f"{name} is {text!r}: write {SHORTEST_MS}ms to 1d")
+        if not shortest_ms <= found <= LONGEST_MS:
+            raise ValueError(f"{name} is {text!r}: write {shortest_ms}ms to 1d")
         return found
 
     @property

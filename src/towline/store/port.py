@@ -65,7 +65,8 @@ class Sealed(Struct, frozen=True, kw_only=True):
 
 class Store(AccessStore, CoordinationStore, DeliveryStore, Protocol):
     """All methods may be called from the event loop's thread only; they raise StoreError
-    where the store fails, and nothing else but what is said."""
+    where the store fails (of what writes: Unstorable for a value that it never takes), and nothing else but
+    what is said."""
 
     async def open(self) -> None:
         """Create or check the schema. Raises StoreError for a schema that is newer than this build."""
@@ -85,7 +86,8 @@ class Store(AccessStore, CoordinationStore, DeliveryStore, Protocol):
 
     async def commit(self, pool: str, term: int, commit_no: int, changes: Changes) -> None:
         """Write all changes in one durable transaction that begins with the fence
-        (``commit_no`` is the number of the commit before). Raises StaleTerm, having written nothing."""
+        (``commit_no`` is the number of the commit before). Raises StaleTerm and Unstorable, having written
+        nothing."""
         ...
 
     # --- idempotency keys -----------------------------------------------------------------------

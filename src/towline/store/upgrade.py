@@ -8,13 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from towline.errors import StoreError
+from towline.errors import StoreError, WrongStore
 from towline.store.migrations import HEAD, REVISIONS
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
+CLOSED = "SELECT max(reason) FROM closure"
+"""Why nobody may act with a store; nothing where all may."""
 _FOLDER = Path(__file__).parent / "migrations"
 
 
@@ -25,7 +27,7 @@ def prepare_sqlite(connection: sqlite3.Connection, path: Path) -> None:
     check_known(found, str(path), _sqlite_oldest(connection))
     if found is None or found < HEAD:
         upgrade_sqlite(connection)
-    closed = connection.execute("SELECT max(reason) FROM closure").fetchone()
+    closed = connection.execute(CLOSED).fetchone()
     check_open(closed[0], str(path))
 
 
@@ -50,7 +52,7 @@ def check_known(found: str | None, where: str, oldest: str | None = None) -> Non
     says that builds from ``oldest`` on may use it too."""
     if found is None or found in REVISIONS or (oldest is not None and oldest <= HEAD):
         return
-    raise StoreError(
+    raise WrongStore(
         f"{where} was written by a newer Towline (its schema is {found}, this one knows up to {HEAD}): "
         "use that version, or another store"
     )

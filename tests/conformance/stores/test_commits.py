@@ -11,7 +11,7 @@ from tests.conformance.stores.registry import DURABLE, STORES
 from tests.conformance.stores.rows import Writing
 
 from towline.core.rows import DurationRow, GpuDevice, UsageRow
-from towline.errors import StaleTerm, StoreError
+from towline.errors import StaleTerm, StoreError, Unstorable
 from towline.store.port import Store
 
 
@@ -231,6 +231,26 @@ async def test_a_job_whose_rows_are_incomplete_is_left_out_and_named(leader: Wri
         "specless": "its row of table spec is missing",
         "taskless": "its spec has 1 tasks, table task 0",
     }
+
+
+@pytest.mark.parametrize("name", DURABLE)
+@pytest.mark.parametrize("wrong", [2**63, "\ud800"])
+async def test_a_value_that_no_column_takes_is_told_from_a_failure(
+    name: str, tmp_path: Path, wrong: object
+) -> None:
+    """The same change would fail for ever; any other is taken, and nothing of this one is there."""
+    store = STORES[name](tmp_path)
+    await store.open()
+    leader = await Writing.lead(store, "default")
+    await leader.submit("j1", 1)
+    fields = {"peak_memory_bytes" if isinstance(wrong, int) else "message": wrong}
+    with pytest.raises(Unstorable, match="it does not take a value of this: ") as refused:
+        await leader.commit(elements=[rows.element("j1", 0)], attempts=[rows.attempt("j1", 0, **fields)])
+    assert str(refused.value).encode().decode() == str(refused.value)
+    assert (await store.elements("j1", 0, -1, 9)).elements == []
+    await leader.commit(elements=[rows.element("j1", 0, message=str(refused.value))])
+    assert len((await store.elements("j1", 0, -1, 9)).elements) == 1
+    await store.close()
 
 
 @pytest.mark.parametrize("name", DURABLE)

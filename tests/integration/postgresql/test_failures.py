@@ -21,6 +21,7 @@ from tests.postgres import Postgres
 
 from towline.errors import StaleTerm, StoreError
 from towline.store.postgresql import PostgresStore
+from towline.store.postgresql.connections import OTHERS
 
 PASSWORD = "geheim-7/@%"
 
@@ -93,6 +94,31 @@ async def test_a_database_that_stands_still_is_given_up(
         await leader.commit(nodes=[rows.node("n3")])
     assert [row.id for row in await store.nodes("default")] in (["n1", "n2"], ["n2"])
     assert await asyncio.to_thread(own_server.backends) <= 10
+
+
+async def test_after_one_that_did_not_answer_no_other_idle_connection_is_tried(
+    own_server: Postgres, store: PostgresStore
+) -> None:
+    """Each that is tried costs its caller a whole timeout."""
+    lane = store._connections.others
+
+    async def hold(_: int) -> None:
+        async with lane.take() as connection:
+            await connection.execute("SELECT pg_sleep(0.1)")
+
+    await asyncio.gather(*map(hold, range(OTHERS)))
+    assert (lane.open, store._connections.leaders.open) == (OTHERS, 1)
+    for pid in own_server.children():
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError):
+            async with lane.take() as connection:
+                await connection.fetchval("SELECT 1", timeout=0.3)
+        assert lane.open == 0
+    finally:
+        for pid in own_server.children():
+            os.kill(pid, signal.SIGCONT)
+    assert await store.jobs("default", None, 9) == []
 
 
 async def test_what_was_confirmed_survives_crashes(own_server: Postgres, store: PostgresStore) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from towline.coordination.port import Lease
 from towline.coordination.storelease import FORGET_MS, SETTLE_MS, UNWANTED_MS, Leases
-from towline.core.leadership import LEASE_MS, NOBODY, STAGGER_MS, LeaseRow, ServerRow
+from towline.core.leadership import LEASE_MS, NOBODY, STAGGER_MS, LeaseRow, PoolLease, ServerRow
 from towline.errors import StoreError
 from towline.store.memory import MemoryStore
 
@@ -292,3 +292,38 @@ async def test_a_release_that_comes_late_frees_nothing(cluster: Cluster) -> None
     assert again.held
     assert not await cluster.store.lease_take(late[0], NOBODY, 1)
     assert await cluster.holder() == "a"
+
+
+async def test_who_asks_for_a_look_waits_for_no_other(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that was freed is taken at once, not with the next look."""
+    monkeypatch.setattr("towline.coordination.storelease.PATIENCE_MS", 60_000)
+    a, b = cluster.server("a"), cluster.server("b")
+    first = await cluster.want(a)
+    await cluster.pass_by(500, a, b)
+    second = await cluster.want(b)
+    b._look_ms = 3_600_000
+    running = asyncio.create_task(b.run())
+    await b.look()
+    assert first.held and not second.held
+    await a.close()
+    await asyncio.gather(b.look(), b.look())
+    assert second.held
+    running.cancel()
+
+
+async def test_a_look_at_a_store_that_hangs_is_not_waited_for(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("towline.coordination.storelease.PATIENCE_MS", 10)
+    a = cluster.server("a")
+
+    async def hang() -> list[PoolLease]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(cluster.store, "lease_read", hang)
+    running = asyncio.create_task(a.run())
+    await a.look()
+    running.cancel()

@@ -13,7 +13,7 @@ import pytest
 
 from towline import logs
 from towline.logs import entries
-from towline.logs.entries import HEAD, INDEX
+from towline.logs.entries import HEAD, INDEX, MAGIC
 
 
 @pytest.fixture
@@ -225,3 +225,68 @@ def test_a_disk_without_room_leaves_all_in_the_pipe(tmp_path: Path, pipe: tuple[
         assert logs.read(str(tmp_path), "stdout", 0, 1 << 20).data == b"abc" + sent
     finally:
         subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """Files can be made on it, and nothing be put into them until ``ballast`` has gone."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "towline-test", disk], check=True)
+    with (disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.containers  # mounts a filesystem: needs the same rights
+def test_an_index_that_was_begun_on_a_full_disk_has_its_head(full_disk: Path, pipe: tuple[int, int]) -> None:
+    folder = full_disk / "a"
+    writer = logs.Writer(str(folder), 5)
+    os.write(pipe[1], b"abcdefgh")
+    for _ in range(3):
+        assert (writer.move(0, pipe[0], 100, 1), writer.stalled) == (-1, True)
+    (full_disk / "ballast").unlink()
+    assert writer.move(0, pipe[0], 100, 2) == 5
+    assert (folder / "index").read_bytes().startswith(MAGIC)
+    assert writer.move(0, pipe[0], 100, 3) == 3
+    writer.finish(4)
+    assert logs.dropped(str(folder)) == (3, 0)
+    assert logs.read(str(folder), "stdout", 0, 5) == ((b"abcde"), ((0, 2),), False)
+
+
+@pytest.mark.containers  # mounts a filesystem: needs the same rights
+def test_a_count_that_finds_no_room_is_kept_until_it_does(full_disk: Path, pipe: tuple[int, int]) -> None:
+    folder = full_disk / "a"
+    writer = logs.Writer(str(folder), 0)
+    os.write(pipe[1], b"abc")
+    assert writer.move(0, pipe[0], 100, 1) == 3
+    for _ in range(2):
+        writer.finish(2)
+        assert (writer.stalled, logs.dropped(str(folder))) == (True, (0, 0))
+    (full_disk / "ballast").unlink()
+    writer.finish(3)
+    assert (writer.stalled, logs.dropped(str(folder))) == (False, (3, 0))
+    assert logs.read(str(folder), "stdout", 0, 100).data.count(b"3 bytes of stdout were dropped") == 1
+
+
+@pytest.mark.containers  # mounts a filesystem: needs the same rights
+def test_files_of_another_supervisor_are_taken_up_on_a_full_disk(
+    full_disk: Path, pipe: tuple[int, int]
+) -> None:
+    """Their index is gone, and there is no room to begin another one."""
+    folder = full_disk / "a"
+    folder.mkdir()
+    (full_disk / "ballast").unlink()
+    (folder / "stdout").write_bytes(b"before\n")
+    with (full_disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    writer = logs.Writer(str(folder), 1 << 20, resume=True)
+    os.write(pipe[1], b"after\n")
+    assert (writer.move(0, pipe[0], 100, 1), writer.stalled) == (-1, True)
+    (full_disk / "ballast").unlink()
+    assert writer.move(0, pipe[0], 100, 2) == 6
+    writer.finish(3)
+    assert logs.read(str(folder), "stdout", 0, 100).data == b"before\nafter\n"

@@ -110,6 +110,26 @@ class World:
         self.gateway.attach(self.leader)
 
 
+class Others:
+    """What this server knows of others: ``found`` is who leads, once somebody has looked."""
+
+    def __init__(self) -> None:
+        self.known = self.found = ("", 0)
+
+    def urls(self) -> tuple[str, ...]:
+        return ("https://a:1", "https://b:1")
+
+    def leader(self) -> tuple[str, int]:
+        return self.known
+
+    def no_leader_ms(self) -> int:
+        return 70
+
+    async def look(self) -> None:
+        await asyncio.sleep(0)
+        self.known = self.found
+
+
 @asynccontextmanager
 async def led(folder: Path) -> AsyncGenerator[World]:
     """A world whose leader leads."""
@@ -502,3 +522,18 @@ async def test_a_hello_that_comes_late_changes_nothing(world: World) -> None:
     assert "another link since" in (await late.hear(Refused)).message
     late.hang_up()
     await late.serving
+
+
+async def test_nodes_of_a_leader_that_stops_are_told_to_look_for_the_next_one(tmp_path: Path) -> None:
+    """And who comes to a server that does not lead makes it look who does."""
+    async with led(tmp_path) as world:
+        world.gateway._peers = others = Others()
+        agent = await linked(world)
+        world.leader.end()
+        (told,) = [message for message in await agent.until_closed() if isinstance(message, Refused)]
+        assert (told.message, told.retry_ms, told.servers) == ("no_leader", 70, others.urls())
+        others.found = ("https://b:1", 3)
+        late = Agent(world.gateway)
+        late.say(hello())
+        moved = await late.hear(Refused)
+        assert (moved.message, moved.leader, moved.term) == ("moved", "https://b:1", 3)

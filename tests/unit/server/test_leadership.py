@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.builders import task
@@ -21,6 +22,9 @@ class SetLease:
     def __init__(self) -> None:
         self.held = False
         self.given_up = 0
+        self.given_up_at: list[int] = []
+        self.told: list[tuple[Any, ...]] = []
+        """What the audience was told."""
         self.gone = asyncio.Event()
         self._ours = asyncio.Event()
         self._leaving = asyncio.Event()
@@ -45,8 +49,10 @@ class SetLease:
         await self._leaving.wait()
 
     async def give_up(self) -> None:
+        if self.held:
+            self.given_up += 1
+            self.given_up_at.append(len(self.told))
         self.held = False
-        self.given_up += 1
         self.gone.set()
 
 
@@ -54,6 +60,7 @@ class Leased(Rig):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.lease = SetLease()
+        self.lease.told = self.listener.told
         self.leader = Leader(
             self.store, Clock(), self.settings, self.in_hand, self.listener, lease=self.lease
         )
@@ -193,6 +200,8 @@ async def test_a_clean_end_commits_then_gives_the_lease_up(rig: Leased) -> None:
     assert rig.task is not None
     await rig.task
     assert rig.lease.given_up == 1
+    # What has arrived is committed, the lease is free, and only then nodes are sent away.
+    assert rig.listener.told[rig.lease.given_up_at[0] :] == [("down",)]
 
 
 async def test_two_leaders_held_at_once_against_one_store(rig: Leased, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 
-from towline.errors import StaleTerm
+from towline.errors import StaleTerm, Unstorable
 from towline.store.sqlite.connections import explain, open_writer
 from towline.store.sqlite.writer import Writer
 
@@ -56,4 +56,26 @@ async def test_what_is_refused_among_others_takes_nothing_of_them_with_it(writer
     assert await first
     outcomes = await waiting
     assert [type(outcome) for outcome in outcomes] == [type(None), StaleTerm, type(None)]
+    assert await seen(writer) == ["a", "c"]
+
+
+@pytest.mark.parametrize("value", [2**63, "\ud800", object()])
+async def test_a_value_that_sqlite_does_not_take_fails_its_own_work_alone(
+    writer: Writer, value: object
+) -> None:
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO seen VALUES ('before')")
+        connection.execute("INSERT INTO seen VALUES (?)", (value,))
+
+    with pytest.raises(Unstorable, match=r"state\.db: it does not take a value of this: "):
+        await writer.run(work)
+    held = Event()
+    first = asyncio.ensure_future(writer.run(lambda _: held.wait(30)))  # the others gather behind it
+    waiting = asyncio.gather(
+        writer.run(adding("a")), writer.run(work), writer.run(adding("c")), return_exceptions=True
+    )
+    await asyncio.sleep(0)
+    held.set()
+    assert await first
+    assert [type(outcome) for outcome in await waiting] == [type(None), Unstorable, type(None)]
     assert await seen(writer) == ["a", "c"]

@@ -89,6 +89,7 @@ class Output:
         if self._masked is None:
             self._writer.remark(0, _GONE, kernel.wall_ms())
         self._writer.finish(kernel.wall_ms())
+        self._writer.close()  # also where a full disk does not take the count of what was dropped
 
     def close(self) -> None:
         """The files stay as they are; another one goes on with them."""

@@ -13,6 +13,7 @@ from towline.agent.supervision.journal import (
     Confirmed,
     Ended,
     Forgotten,
+    Held,
     Record,
     Started,
     Stopping,
@@ -27,18 +28,22 @@ from towline.runtime.port import Plan
 if TYPE_CHECKING:
     from towline.agent.supervision.pipes import Slot
 
+OUTPUT_WAITS = "it has ended, and the last of its output waits for room on the node's disk"
+
 
 class Attempt:
     """``pid`` is the first process, or with ``starting`` the starter; 0 before the start.
 
     ``own`` says that the process is our child; else ``pidfd`` watches it. ``remark`` is
-    what people have to be told at its end.
+    what people have to be told at its end. ``held`` is its end where that is not told yet, since the last of
+    its output waits for room on the disk.
     """
 
     __slots__ = (
         "cleaned",
         "confirmed",
         "forgotten",
+        "held",
         "id",
         "log",
         "own",
@@ -63,6 +68,7 @@ class Attempt:
         self.started: Started | None = None
         self.confirmed: Confirmed | None = None
         self.stop: Stopping | None = None
+        self.held: AttemptUpdate | None = None
         self.update: AttemptUpdate | None = None
         self.cleaned = False
         self.forgotten = False
@@ -97,7 +103,7 @@ class Attempt:
     @property
     def running(self) -> bool:
         """Something of it was spawned, and its end is not known yet."""
-        return self.pid != 0 and self.update is None
+        return self.pid != 0 and self.update is None and self.held is None
 
     @property
     def over(self) -> bool:
@@ -114,6 +120,7 @@ class Attempt:
         return AttemptUpdate(
             attempt=self.id,
             state=AttemptState.RUNNING,
+            message=None if self.held is None else OUTPUT_WAITS,
             started_at=self.started.at_ms,
             image_digest=self.image_digest,
         )
@@ -129,6 +136,8 @@ class Attempt:
             return
         yield Accepted(self.plan)
         yield from (record for record in (self.started, self.confirmed, self.stop) if record is not None)
+        if self.held is not None:
+            yield Held(self.held, self.cleaned)
 
 
 _NOTHING = Plan(
@@ -161,6 +170,8 @@ class Replay:
                 self.strays[record.pid] = record
             case Ended():
                 self._ended(record)
+            case Held():
+                self._held(record)
             case Forgotten():
                 for name in record.attempts:
                     self._forgotten(name)
@@ -188,6 +199,12 @@ class Replay:
             case Cleaned():
                 attempt.cleaned = True
                 self._drop_if_over(attempt)
+
+    def _held(self, record: Held) -> None:
+        attempt = self.attempts.get(record.update.attempt)
+        if attempt is not None:
+            attempt.held = record.update
+            attempt.cleaned = record.cleaned
 
     def _ended(self, record: Ended) -> None:
         name = record.update.attempt

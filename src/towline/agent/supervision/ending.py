@@ -14,7 +14,7 @@ from towline import logs
 from towline.agent.supervision import escapees, kernel
 from towline.agent.supervision.attempt import Attempt
 from towline.agent.supervision.folders import Folders
-from towline.agent.supervision.journal import Cleaned, Ended, Stopping
+from towline.agent.supervision.journal import Cleaned, Ended, Held, Stopping
 from towline.agent.supervision.kernel import Exit
 from towline.agent.supervision.pipes import Pipes
 from towline.agent.supervision.roster import Roster
@@ -29,10 +29,12 @@ from towline.runtime.verdict import TAIL_BYTES, disk_full, verdict
 TIMEOUT = "timeout"
 KILL = "kill"
 DISK = "disk"
+OUTPUT = "output"
 _DISK_EVERY_MS = 1000
 _DISK_GOES_ON_MS = 5
 _DISK_ENTRIES_A_TURN = 2000
 _KILL_AGAIN_MS = 1000
+_OUTPUT_AGAIN_MS = 300
 _CODE_1 = 1 << 8  # what an OCI runtime ends with where the kernel executes no program
 
 
@@ -49,7 +51,7 @@ class Ending:
 
     def stop(self, attempt: Attempt, reason: str, grace_ms: int) -> None:
         """SIGTERM now, SIGKILL to all of it after the grace. An end that was there before stands."""
-        if attempt.update is not None:
+        if attempt.update is not None or attempt.held is not None:
             return
         kill_ms = kernel.monotonic_ms() + grace_ms
         if attempt.started is None:
@@ -90,7 +92,10 @@ class Ending:
     def tick(self, now_ms: int) -> None:
         """Timeouts and ends of grace that are due."""
         for attempt, action in self.roster.due(now_ms):
-            if action == TIMEOUT:
+            if attempt.held is not None:
+                if action == OUTPUT:
+                    self.try_output(attempt)
+            elif action == TIMEOUT:
                 if attempt.stop is None:
                     self.stop(attempt, Reason.TIMED_OUT, attempt.plan.grace_ms)
             elif action == DISK:
@@ -123,6 +128,8 @@ class Ending:
 
     def has_ended(self, attempt: Attempt) -> bool:
         """Whether its first process is a zombie or gone, even if we have not taken the exit yet."""
+        if attempt.held is not None:
+            return True  # and its pid may be somebody else's by now
         if attempt.own:
             return kernel.has_exited(attempt.pid)
         return attempt.pidfd < 0 or bool(_readable(attempt.pidfd))
@@ -195,14 +202,17 @@ class Ending:
         ))  # fmt: skip
 
     def _close_output(self, attempt: Attempt) -> None:
+        """Its log stays open where the disk has no room for the last of it."""
         now_ms = kernel.wall_ms()
         if attempt.slot is not None:
-            self.pipes.drain(attempt.slot, now_ms)
+            if not self.pipes.drain(attempt.slot, now_ms):
+                return
             self.pipes.release(attempt.slot)
             attempt.slot = None
         if attempt.log is not None:
             attempt.log.finish(now_ms)
-            attempt.log = None
+            if not attempt.log.stalled:
+                attempt.log = None
 
     def _end(self, attempt: Attempt, update: AttemptUpdate) -> None:
         if attempt.image_digest is not None:
@@ -213,6 +223,26 @@ class Ending:
         attempt.cleaned = self.clean(attempt)
         if attempt.cleaned:
             self.roster.leases.leave(attempt.plan)
+        if attempt.log is not None:
+            attempt.held = update
+            self.roster.journal.add(Held(update, attempt.cleaned))
+            self.roster.journal.flush()
+            self.roster.updates.append(attempt.now())
+            self.roster.at(kernel.monotonic_ms() + _OUTPUT_AGAIN_MS, attempt, OUTPUT)
+            return
+        self._keep_end(attempt, update)
+
+    def try_output(self, attempt: Attempt) -> None:
+        """One whose end is held: it is told if all of its output has room now."""
+        assert attempt.held is not None
+        self._close_output(attempt)
+        if attempt.log is None:
+            self._keep_end(attempt, attempt.held)
+        else:
+            self.roster.at(kernel.monotonic_ms() + _OUTPUT_AGAIN_MS, attempt, OUTPUT)
+
+    def _keep_end(self, attempt: Attempt, update: AttemptUpdate) -> None:
+        attempt.held = None
         attempt.update = update
         self.roster.journal.add(Ended(update, attempt.cleaned))
         self.roster.journal.flush()
@@ -249,7 +279,7 @@ class Ending:
         told = attempt.over
         attempt.cleaned = True
         self.roster.journal.add(Cleaned(attempt.id))
-        if not told:
+        if attempt.update is not None and not told:
             self.roster.updates.append(attempt.now())
         self.roster.drop_if_over(attempt)
 

@@ -21,10 +21,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, NoReturn
 
+from towline.agent.supervision import kernel
+
 EXITS = "exits"
 LOCK = "keeper.lock"
 _BATCH = 200  # the kernel passes at most 253 descriptors with a message
 _MESSAGE_BYTES = 65536
+_AHEAD_BYTES = 64 << 10
+"""Taken ahead in the exits file: the ends of some thousand orphans."""
 
 
 class Orphan(NamedTuple):
@@ -67,6 +71,13 @@ def receive(sock: socket.socket) -> tuple[str, list[str], list[int]] | None:
         return None
     sign, *names = data.decode().split(" ")
     return sign, names, list(fds)
+
+
+def take_ahead(file: int) -> None:
+    """Have the exits file keep room for what is still to be written, so that a full disk does not matter."""
+    there = os.fstat(file)
+    if there.st_blocks * 512 - there.st_size < _AHEAD_BYTES // 2:
+        kernel.take_room(file, there.st_size, _AHEAD_BYTES)
 
 
 def append_orphan(file: int, orphan: Orphan) -> None:
@@ -193,7 +204,12 @@ class KeeperLink:
 
     def clear_exits(self) -> None:
         """They are of an earlier boot."""
-        os.truncate(f"{self.node_dir}/{EXITS}", 0)
+        file = os.open(f"{self.node_dir}/{EXITS}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(file, 0)
+            take_ahead(file)
+        finally:
+            os.close(file)
         self.orphans.clear()
         self._offset = 0
 

@@ -92,6 +92,13 @@ class Stray(Struct, frozen=True, array_like=True, tag="stray"):
     start_ms: int = 0
 
 
+class Held(Struct, frozen=True, array_like=True, tag="held"):
+    """How it has ended is known; it is told once the disk has room for the last of its output."""
+
+    update: AttemptUpdate
+    cleaned: bool
+
+
 class Ended(Struct, frozen=True, array_like=True, tag="ended"):
     """``cleaned``: nothing of it is left but its logs and artifacts."""
 
@@ -107,7 +114,7 @@ class Forgotten(Struct, frozen=True, array_like=True, tag="forgotten"):
     attempts: tuple[str, ...]
 
 
-Record = Begun | Accepted | Started | Confirmed | Stopping | Stray | Ended | Cleaned | Forgotten
+Record = Begun | Accepted | Started | Confirmed | Stopping | Stray | Held | Ended | Cleaned | Forgotten
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
@@ -206,6 +213,11 @@ class Journal:
     def _take_ahead(self) -> None:
         if kernel.take_room(self._file, self._bytes, _AHEAD_BYTES):
             self._taken = self._bytes + _AHEAD_BYTES
+
+    def begin_again(self, turn: int) -> None:
+        """In place of a ``rewrite`` for which there is no room: all records stay, and count for this boot."""
+        self.add(Begun(self.instance, self._boot_id, turn))
+        self.flush()
 
     @property
     def gone(self) -> bool:

@@ -8,7 +8,6 @@ that it never meets a broken pipe even if both of us are dead. Their mode lets e
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 from typing import TYPE_CHECKING
@@ -145,12 +144,12 @@ class Pipes:
             self._stalled.clear()
             self._again_ms = 0
 
-    def drain(self, slot: Slot, now_ms: int) -> None:
-        """What waits now that the attempt has ended. A process that outlived it cannot hold this up. Raises
-        OSError where the disk has no room for it."""
+    def drain(self, slot: Slot, now_ms: int) -> bool:
+        """What waits now that the attempt has ended. A process that outlived it cannot hold this up. False
+        where the disk has no room for it."""
         attempt = slot.attempt
         if attempt is None or attempt.log is None:
-            return
+            return True
         for fd, event in slot.poller.poll(0):
             if event & select.POLLIN:
                 stream = self.by_fd[fd][1]
@@ -158,7 +157,8 @@ class Pipes:
                 while left > 0 and (moved := attempt.log.move(stream, fd, left, now_ms)) > 0:
                     left -= moved
                 if attempt.log.stalled:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    return False
+        return True
 
     def release(self, slot: Slot) -> None:
         """No attempt has it (any more): keep it for another one, or close it."""

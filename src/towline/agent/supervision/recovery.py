@@ -19,9 +19,11 @@ from towline.agent.supervision.kernel import Exit
 from towline.agent.supervision.pipes import Pipes
 from towline.agent.supervision.roster import Roster
 from towline.agent.supervision.starting import Starting
+from towline.errors import NO_ROOM
 
 _EVIDENCE_MS = 150
 _PATIENCE_MS = 3000
+_LOOK_MS, _LOOK_LATER_MS = 20, 500
 _REBOOTED = "the machine was restarted while it ran"
 _GAP = "output may be missing here: keeper and supervisor died together"
 _UNSEEN = "it ended while neither keeper nor supervisor was alive"
@@ -40,6 +42,7 @@ class Recovery:
         self.adopted: dict[int, Attempt] = {}
         self._epoll = epoll
         self._puzzling: dict[int, int] = {}
+        self._look_at_ms = 0
 
     def run(self) -> None:
         journal = self.roster.journal
@@ -48,15 +51,19 @@ class Recovery:
         if journal.rebooted:
             self.keeper.clear_exits()
             for attempt in unfinished:
-                self.ending.lost(attempt, _REBOOTED)
+                if attempt.held is None:
+                    self.ending.lost(attempt, _REBOOTED)
         else:
-            self._take_attempts(unfinished)
+            self._take_attempts([attempt for attempt in unfinished if attempt.held is None])
+        for attempt in unfinished:
+            if attempt.held is not None:
+                self._take_output(attempt)
         for slot in list(self.pipes.slots.values()):
             if slot.attempt is None:
                 self.pipes.release(slot)
         for attempt in list(self.roster.attempts.values()):
             if (
-                attempt.update is not None
+                (attempt.update is not None or attempt.held is not None)
                 and not attempt.cleaned
                 and attempt not in self.ending.helpers.values()
             ):
@@ -68,8 +75,13 @@ class Recovery:
         journal.flush()
         for turn in (0, 1):
             self.starting.evidence.refill(turn)
-        self.roster.turn = 0
-        journal.rewrite(0, self.roster.records())
+        try:
+            journal.rewrite(0, self.roster.records())
+            self.roster.turn = 0
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            journal.begin_again(self.roster.turn)
 
     def _take_attempts(self, unfinished: list[Attempt]) -> None:
         for attempt in unfinished:
@@ -149,11 +161,7 @@ class Recovery:
         assert started is not None
         attempt.own = False
         self.roster.leases.take_up(attempt.plan, attempt.pid)
-        attempt.log = attempt.open_log(resume=True)
-        slot = self.pipes.slots.get(started.slot)
-        if slot is not None and slot.inodes == started.inodes:
-            slot.attempt = attempt
-            attempt.slot = slot
+        self._take_log(attempt, started)
         attempt.pidfd = self._watch(attempt)
         if attempt.slot is None and attempt.pidfd >= 0:
             self._reopen_pipes(attempt)
@@ -169,6 +177,19 @@ class Recovery:
         self._epoll.register(attempt.pidfd, select.EPOLLIN)
         if not attempt.starting:
             self.starting.runs(attempt)
+
+    def _take_log(self, attempt: Attempt, started: Started) -> None:
+        attempt.log = attempt.open_log(resume=True)
+        slot = self.pipes.slots.get(started.slot)
+        if slot is not None and slot.inodes == started.inodes:
+            slot.attempt = attempt
+            attempt.slot = slot
+
+    def _take_output(self, attempt: Attempt) -> None:
+        """Its end is known; the last of its output may be in its pipe still."""
+        if attempt.started is not None:
+            self._take_log(attempt, attempt.started)
+        self.ending.try_output(attempt)
 
     def _watch(self, attempt: Attempt) -> int:
         """A pidfd of its process, the keeper's copy where there is one; -1 if it is gone."""
@@ -203,22 +224,27 @@ class Recovery:
         """A pidfd says that its process has ended."""
         self._epoll.unregister(pidfd)
         self._puzzling[pidfd] = kernel.monotonic_ms() + _PATIENCE_MS
-        self.look_again()
+        self.look_again(at_once=True)
 
-    def look_again(self) -> None:
+    def look_again(self, at_once: bool = False) -> None:
         """Take the endings that can be told by now: the record may come after the end."""
-        if not self._puzzling:
+        now_ms = kernel.monotonic_ms()
+        if not self._puzzling or (now_ms < self._look_at_ms and not at_once):
             return
         self.keeper.read_exits()
         for pidfd, patience_ms in list(self._puzzling.items()):
             attempt = self.adopted[pidfd]
-            if self._status(attempt) is not None or kernel.monotonic_ms() > patience_ms:
-                del self._puzzling[pidfd], self.adopted[pidfd]
-                self._ended(attempt)
+            if self._status(attempt) is None and (now_ms <= patience_ms or _is_kept(attempt)):
+                continue
+            del self._puzzling[pidfd], self.adopted[pidfd]
+            self._ended(attempt)
+        patient = any(patience_ms >= now_ms for patience_ms in self._puzzling.values())
+        self._look_at_ms = now_ms + (_LOOK_MS if patient else _LOOK_LATER_MS)
 
     @property
-    def puzzled(self) -> bool:
-        return bool(self._puzzling)
+    def next_look_ms(self) -> int | None:
+        """CLOCK_MONOTONIC of the next ``look_again``; None: there is nothing to look for."""
+        return self._look_at_ms if self._puzzling else None
 
     def _status(self, attempt: Attempt) -> Exit | None:
         for orphan in self.keeper.orphans:
@@ -252,6 +278,14 @@ class Recovery:
             self.ending.exited(attempt, first)
         elif attempt.update is None:
             self._adopt(attempt)
+
+
+def _is_kept(attempt: Attempt) -> bool:
+    """Whether the keeper has its end, and no room to write it down: so long it does not reap it."""
+    process = kernel.process(attempt.pid)
+    if process is None or process.state != "Z" or process.parent != os.getppid():
+        return False
+    return _began(attempt, process.start_ms)
 
 
 def _began(attempt: Attempt, start_ms: int) -> bool:

@@ -51,9 +51,13 @@ class Roster:
     def unfinished(self) -> list[Attempt]:
         return [attempt for attempt in self.attempts.values() if attempt.update is None]
 
+    def living(self) -> list[Attempt]:
+        """Those of them that have not ended: of the others, only the last output is missing."""
+        return [attempt for attempt in self.unfinished() if attempt.held is None]
+
     def marks(self) -> set[escapees.Mark]:
         """Those of all attempts that have not ended."""
-        found = (escapees.mark(attempt.plan.env) for attempt in self.unfinished())
+        found = (escapees.mark(attempt.plan.env) for attempt in self.living())
         return {mark for mark in found if mark is not None}
 
     def at(self, when_ms: int, attempt: Attempt, action: str) -> None:

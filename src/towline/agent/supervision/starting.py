@@ -18,25 +18,42 @@ from towline.agent.supervision.journal import Accepted, Confirmed, Started
 from towline.agent.supervision.kernel import Exit
 from towline.agent.supervision.pipes import Pipes
 from towline.agent.supervision.roster import Roster
+from towline.errors import NO_ROOM
 from towline.logs import Writer
+from towline.model.states import Reason
 from towline.runtime.port import Launched, Plan, Runtime, StartFailed
 
 SAY_RUNNING_MS = 100
 _FULL = b"1"
+_NO_ROOM = "There is no space left on this node's disk."
 
 
 class Evidence:
-    """``path(turn)`` is emptied by the child spawned in that turn, and refilled by ``refill``."""
+    """``path(turn)`` is emptied by the child spawned in that turn, and refilled by ``refill``. On a full disk
+    it may stay empty: then no child may be spawned in a turn of its until ``ready`` has filled it."""
 
     def __init__(self, directory: str) -> None:
         self._paths = [f"{directory}/spawned.{turn}" for turn in (0, 1)]
         self._files = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for path in self._paths]
+        self._empty: set[int] = set()
 
     def path(self, turn: int) -> str:
         return self._paths[turn % 2]
 
     def refill(self, turn: int) -> None:
-        os.pwrite(self._files[turn % 2], _FULL, 0)
+        self._empty.discard(turn % 2)
+        try:
+            os.pwrite(self._files[turn % 2], _FULL, 0)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self._empty.add(turn % 2)
+
+    def ready(self, turn: int) -> bool:
+        """Whether it would tell of a child that is spawned in this turn."""
+        if turn % 2 in self._empty:
+            self.refill(turn)
+        return turn % 2 not in self._empty
 
     def spawned_at_ms(self, turn: int) -> int | None:
         """When (CLOCK_BOOTTIME) a child emptied it; None if none did."""
@@ -80,6 +97,9 @@ class Starting:
         leases = self.roster.leases
         if not leases.may_start(attempt.plan):
             self.ending.expire(attempt)
+            return
+        if not self.evidence.ready(self.roster.turn):
+            self.ending.failed(attempt, StartFailed(_NO_ROOM, Reason.DISK_FULL.value))
             return
         try:
             runtime = self.roster.runtime(attempt.plan.runtime)

@@ -193,7 +193,7 @@ def restore(file: File, store: OtherStore = None, config: Config = None, json: A
         from towline.store.moving import moving
 
         place = _place(store, config)
-        with _unused(place), _progress() as progress:
+        with _unused(place, make=True), _progress() as progress:
             counts = _run(moving.restore(file, place, progress))
         if json:
             return _told(place, counts)
@@ -240,10 +240,13 @@ def _given(text: str, name: str) -> Place:
 
 
 @contextmanager
-def _unused(place: Place) -> Iterator[None]:
-    """Hold the lock of the home whose file it is, as a server would. Raises RequestError where one does."""
+def _unused(place: Place, *, make: bool = False) -> Iterator[None]:
+    """Hold the lock of the home whose file it is, as a server would. Raises RequestError where one does.
+    ``make``: also where there is no such home yet, in which a server could start meanwhile."""
     from towline.store.address import Address
 
+    if not isinstance(place, Address) and make:
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if isinstance(place, Address) or not place.parent.is_dir():
         yield
         return

@@ -30,6 +30,10 @@ def server(
         Path | None,
         typer.Option(metavar="FILE", help="Settings (TOML), in place of server.toml in TOWLINE_HOME."),
     ] = None,
+    store_wait: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long to wait for a database that is away. [default: 60s]"),
+    ] = None,
     with_agent: Annotated[
         bool, typer.Option("--with-agent", help="This machine is a node too, without joining.")
     ] = False,
@@ -55,6 +59,8 @@ def server(
         extra = ["--listen", where] if listen or not _listens(home, config) else []
         if config is not None:
             extra += ["--config", os.fspath(config.resolve())]
+        if store_wait is not None:
+            extra += ["--store-wait", store_wait]
         if not with_agent:
             extra.append("--without-agent")
         _mark(home)

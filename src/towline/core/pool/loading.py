@@ -63,7 +63,12 @@ def _load_attempt(pool: PoolState, row: AttemptRow) -> None:
         _hold(task, node.column)
         pool.foresight.work.started(task.load, row.assigned_at + task.longest_ms)
         pool.attempts[key] = row
-    elif row.state == AttemptState.LOST and element.losses and row.node in pool.nodes:
+    elif (
+        row.state == AttemptState.LOST
+        and element.losses
+        and row.node in pool.nodes
+        and row.number > pool.before
+    ):
         # It may still be taken back. (No losses are counted of an element that runs again on request:
         # its attempt was given up; a node that has joined another pool since will tell of none here.)
         pool.attempts[key] = row

@@ -61,7 +61,7 @@ def add_node(pool: PoolState, row: NodeRow, connected: bool) -> Node:
 
 def _reconcile(pool: PoolState, node: Node, known: set[str]) -> None:
     """What the pool has on the node beside what the node knows: orders that never arrived are given
-    again, wishes to stop are repeated, and what ran and is unknown is lost."""
+    again, wishes to stop are repeated, and what ran, or may have, and is unknown is lost."""
     for key, attempt in list(node.attempts.items()):
         name = attempt_id(key)
         task = pool.jobs[attempt.job].tasks[attempt.task]
@@ -70,6 +70,11 @@ def _reconcile(pool: PoolState, node: Node, known: set[str]) -> None:
                 pool.batch.orders.append(stop_order(node, attempt, task.spec.grace_ms))
         elif attempt.state == AttemptState.RUNNING:
             message = "its node came back without any memory of it"
+            lose(pool, node, task, attempt, Reason.SUPERVISION_LOST, message)
+        elif attempt.number <= pool.before:
+            message = (
+                "its node does not know it (any more), and the store is one of before: it may have ended"
+            )
             lose(pool, node, task, attempt, Reason.SUPERVISION_LOST, message)
         elif attempt.stop is not None:
             finish_unheard(pool, node, task, attempt)

@@ -26,6 +26,8 @@ LEARNT = (Reason.EXITED.value, Reason.TIMED_OUT.value)
 """Ends that tell how long the work takes."""
 _LARGEST = 2**63 - 1
 """The largest number that a database keeps: with a larger one, no commit would succeed again."""
+_LARGEST_SMALL = 2**31 - 1
+"""The same of an exit code or a signal."""
 _LATEST_MS = 253_402_300_799_999
 """The end of the year 9999: what is later cannot be written as a date."""
 
@@ -69,11 +71,32 @@ def _apply(pool: PoolState, node: Node, update: AttemptUpdate) -> None:
 
 def _refuse(pool: PoolState, node: Node, update: AttemptUpdate) -> None:
     """The update is of no interest: a newer attempt stands, or the job is history."""
+    _overtake(pool, update.attempt)
     if update.state not in (FINISHED, LOST):
         reason = Reason.SUPERSEDED.value
         pool.batch.orders.append(
             StopOrder(node=node.row.id, attempt=update.attempt, reason=reason, grace_ms=0)
         )
+
+
+def _overtake(pool: PoolState, later: str) -> None:
+    """A node has had a later attempt than the one that goes on: the store was restored from a backup of
+    before it. The later one would stand, so that the earlier one may not: both are of no worth now."""
+    try:
+        job, position, index, number = attempt_key(later)
+        element = pool.jobs[job].tasks[position].placed[index]
+    except (ValueError, LookupError):
+        return
+    attempt = pool.attempts.get((job, position, index, element.number))
+    if attempt is None or not element.number < number <= pool.before or element.state != ElementState.ACTIVE:
+        return
+    key = (job, position, index, attempt.number)
+    stop = StopOrder(node=attempt.node, attempt=attempt_id(key), reason=Reason.SUPERSEDED.value, grace_ms=0)
+    message = (
+        f"a later attempt of it has run, number {number}: the store was restored from a backup of before"
+    )
+    lose(pool, pool.nodes[attempt.node], pool.task_of(attempt), attempt, Reason.SUPERVISION_LOST, message)
+    pool.batch.orders.append(stop)
 
 
 def _advance(pool: PoolState, task: Task, attempt: AttemptRow, update: AttemptUpdate) -> None:
@@ -117,8 +140,8 @@ def _take_back(pool: PoolState, node: Node, task: Task, attempt: AttemptRow) -> 
 
 def finish(pool: PoolState, node: Node, task: Task, attempt: AttemptRow, update: AttemptUpdate) -> None:
     """An attempt has ended and it is known how."""
-    attempt.exit_code = _bounded(update.exit_code)
-    attempt.signal = _bounded(update.signal)
+    attempt.exit_code = _bounded(update.exit_code, _LARGEST_SMALL)
+    attempt.signal = _bounded(update.signal, _LARGEST_SMALL)
     attempt.started_at = _bounded(update.started_at, _LATEST_MS) or attempt.started_at
     attempt.finished_at = _bounded(update.finished_at, _LATEST_MS) or pool.now_ms
     attempt.peak_memory_bytes = _bounded(update.peak_memory_bytes)
@@ -170,7 +193,8 @@ def lose(
     elif may_repeat_lost(task.spec.retries, element.losses + 1):
         element.losses += 1
         key = (attempt.job, attempt.task, attempt.index, attempt.number)
-        pool.attempts[key] = attempt  # it may be taken back as long as the element is queued
+        if attempt.number > pool.before:  # else a later one may be somewhere
+            pool.attempts[key] = attempt  # it may be taken back as long as the element is queued
         _requeue(pool, task, element, attempt, 0)
     else:
         _end(pool, task, element, attempt, FAILED)

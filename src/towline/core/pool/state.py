@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from towline.core.commands import AttemptKey, Order
 from towline.core.entries import Job, Node, Task
 from towline.core.expected import Key
+from towline.core.leadership import attempts_before
 from towline.core.lease import Silence
 from towline.core.placement.choosing.rules import Rules
 from towline.core.placement.nodes import Nodes
@@ -48,6 +49,9 @@ class PoolState:
     ) -> None:
         self.name = name
         self.term = term
+        self.before = attempts_before(term)
+        """Attempts up to this number are of the time before the store's terms were raised: it may not know
+        later ones that there were."""
         self.silence = silence or Silence()
         self.event_no = 0
         self.job_seq = 0

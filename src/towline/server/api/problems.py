@@ -21,6 +21,7 @@ from towline.errors import (
     RetryError,
     StoreError,
     Unauthenticated,
+    Unstorable,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -35,6 +36,7 @@ KINDS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (RequestError, 400, "bad_request", "The request is wrong"),
     (NoNode, 503, "no_node", "Not now: repeat the request"),
     (RetryError, 503, "unavailable", "Not now: repeat the request"),
+    (Unstorable, 422, "unstorable", "The store does not take a value of the request"),
     (StoreError, 503, "store_unavailable", "The store does not take this now: repeat the request"),
     (Damaged, 500, "damaged", "What was kept is damaged"),
     (OperatorError, 500, "internal_error", "The server failed"),

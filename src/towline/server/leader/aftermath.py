@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import structlog
 
-from towline.core.commands import Cancel, Command, Quarantine, Report, Retry, Submit
-from towline.errors import StoreError
-from towline.server.leader.batch import PoisonedEntry
-from towline.server.leader.poison import InHand, command_id
+from towline.core.commands import Cancel, Command, Quarantine, Report, Retry, Submit, Tick
+from towline.errors import RequestError, StoreError, Unstorable
+from towline.server.leader.batch import Batch, PoisonedEntry
+from towline.server.leader.poison import Broken, InHand, command_id
 from towline.store.port import Store
 
 CAREFUL_COMMITS = 200
@@ -24,6 +24,7 @@ class Aftermath:
         self._in_hand = in_hand
         self._log = structlog.get_logger("leader")
         self._careful_commits = CAREFUL_COMMITS if in_hand.after_death else 0
+        self._alone_commits = 0
         self._nameless = 0
         self._pending: dict[str, Quarantine] = {}
         self._answers: list[tuple[str, str]] = []
@@ -35,6 +36,27 @@ class Aftermath:
     @property
     def careful(self) -> bool:
         return self._careful_commits > 0
+
+    @property
+    def alone(self) -> bool:
+        """Each command, and each update of a node, has a commit of its own, so that the one whose values the
+        store does not take has a name."""
+        return self._alone_commits > 0
+
+    def not_taken(self, batch: Batch, error: Unstorable) -> None:
+        """The store never takes a value of a batch. Its commands are tried one by one after the reload; if
+        they were, this one is refused. A node's update cannot be, nor can the time: raises PoisonedEntry."""
+        if not self.alone or len(batch.entries) != 1:
+            self._alone_commits = CAREFUL_COMMITS
+            return
+        self._alone_commits = 0
+        ((entry, _),) = batch.entries
+        if isinstance(entry.command, Report | Tick):
+            command = None if isinstance(entry.command, Tick) else entry.command
+            raise PoisonedEntry(entry, Broken(command, str(error))) from error
+        self._log.error("a request is not kept", what=command_id(entry.command), reason=str(error))
+        entry.answered(RequestError(f"The store does not take a value of this request: {error}"))
+        batch.entries.clear()
 
     def judge(self, poisoned: PoisonedEntry) -> None:
         """A command or the pass broke the pool: name what is set aside after the reload."""
@@ -73,6 +95,7 @@ class Aftermath:
     def committed(self) -> None:
         """A batch has landed."""
         self._nameless = 0
+        self._alone_commits = max(0, self._alone_commits - 1)
         self._careful_commits = max(0, self._careful_commits - 1)
 
 

@@ -29,6 +29,31 @@ class Entry:
         self.key = key
 
 
+def apart(entry: Entry) -> list[Entry]:
+    """The same in parts that each have one update of a node at most. What a Hello says of attempts its node
+    says again as long as it is not acknowledged: here it only says that it has them."""
+    command = entry.command
+    if isinstance(command, NodeUp):
+        known = tuple(
+            AttemptUpdate(attempt=update.attempt, state=AttemptState.PREPARING.value)
+            for update in command.known
+        )
+        return [Entry(NodeUp(node=command.node, known=known), entry.answered)]
+    if not isinstance(command, Report) or len(command.updates) < 2:
+        return [entry]
+    told: list[object] = []
+    count = len(command.updates)
+
+    def answered(answer: object) -> None:
+        told.append(answer)
+        if len(told) == count:
+            failed = [each for each in told if isinstance(each, Exception)]
+            forget = () if failed else sum(cast("list[tuple[str, ...]]", told), ())
+            entry.answered(failed[0] if failed else forget)
+
+    return [Entry(Report(node=command.node, updates=(update,)), answered) for update in command.updates]
+
+
 class PoisonedEntry(Exception):
     """An entry whose command broke the pool."""
 

@@ -21,10 +21,10 @@ from towline.core.commands import Command, Order, Tick
 from towline.core.placement.choosing.rules import Rules
 from towline.core.pool import Pool
 from towline.core.rows import Changes, PoolSnapshot
-from towline.errors import OperatorError, RetryError, StaleTerm, StoreError, Unavailable
+from towline.errors import OperatorError, RetryError, StaleTerm, StoreError, Unavailable, Unstorable
 from towline.model.states import JobState, Reason
 from towline.server.leader.aftermath import Aftermath
-from towline.server.leader.batch import Answered, Applier, Batch, Entry, PoisonedEntry
+from towline.server.leader.batch import Answered, Applier, Batch, Entry, PoisonedEntry, apart
 from towline.server.leader.clock import Clock
 from towline.server.leader.poison import InHand
 from towline.server.settings import Settings
@@ -275,7 +275,7 @@ class Leader:
         finally:
             watching.remove_done_callback(self._let_go)
             watching.cancel()
-        if self._leaving:
+        if self._leaving or self._ending:  # the lease first: nodes then find the next leader, not this one
             self.ready.clear()
             await self._lease.give_up()
 
@@ -326,8 +326,12 @@ class Leader:
 
     def _apply_inbox(self, batch: Batch) -> None:
         assert self._applier is not None
-        while self._inbox:
+        alone = self._aftermath.alone
+        while self._inbox and not (alone and batch.entries):
             entry = self._inbox.popleft()
+            if alone:
+                entry, *others = apart(entry)
+                self._inbox.extendleft(reversed(others))
             try:
                 batch.apply(self._applier, entry, self._clock.now_ms())
             except PoisonedEntry:
@@ -338,6 +342,8 @@ class Leader:
     def _due(self, batch: Batch) -> bool:
         """Whether the batch is to be committed now. Also applies a Tick whose time has come."""
         assert self._pool is not None and self._applier is not None
+        if batch.entries and self._aftermath.alone:
+            return True
         now_ms = self._clock.now_ms()
         wakeup_ms = self._pool.next_wakeup_ms()
         if wakeup_ms is not None and wakeup_ms <= now_ms:
@@ -381,7 +387,11 @@ class Leader:
             except BaseException as error:
                 self.ready.clear()
                 self._trouble = str(error)
-                batch.refuse(self._unavailable())
+                try:
+                    if isinstance(error, Unstorable):
+                        self._aftermath.not_taken(batch, error)
+                finally:
+                    batch.refuse(self._unavailable())
                 raise
             self._meter.commit_took(perf_counter() - begun_s)
             self._commit_no += 1

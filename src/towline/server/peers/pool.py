@@ -40,6 +40,10 @@ class PoolPeers:
     def no_leader_ms(self) -> int:
         return self._leases.free_in_ms(self._pool)
 
+    async def look(self) -> None:
+        """See anew who leads."""
+        await self._leases.look()
+
     @property
     def term(self) -> int:
         row = self._row

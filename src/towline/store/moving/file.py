@@ -24,7 +24,7 @@ from towline.store.moving.tables import Row, Shape
 FORMAT = "towline-backup-1"
 _LENGTH_BYTES = 4
 _LONGEST_BYTES = 2**31
-_PIECE_BYTES = 2**20
+_BLOCK_BYTES = 2**20
 
 
 class Header(Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ def _check_whole(path: Path) -> None:
     """Read all of it once, to the checksum at its end: nothing of a damaged file is ever used."""
     try:
         with gzip.GzipFile(path, "rb") as file:
-            while file.read(_PIECE_BYTES):
+            while file.read(_BLOCK_BYTES):
                 pass
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise StoreError(f"{path} is damaged, or no backup of Towline: {error}") from None
@@ -59,7 +59,8 @@ def _check_whole(path: Path) -> None:
 
 
 class FileTarget:
-    """A new file, written beside its place and put there whole. Raises StoreError where there is one."""
+    """A new file, written beside its place and put there whole. Raises StoreError where there is one, or one
+    is being written."""
 
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path.absolute()
@@ -68,7 +69,13 @@ class FileTarget:
             raise StoreError(f"{self.path} is there already: choose another name")
         self._total = 0
         try:
-            handle = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            # Nobody else's file is ever written, whatever name leads to it.
+            handle = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            raise StoreError(
+                f"{self._draft} is there already: another backup to this place is being written, or one was "
+                "broken off; remove it if none is, or choose another name"
+            ) from None
         except OSError as error:
             raise self._broken(error) from error
         self._raw = os.fdopen(handle, "wb")
@@ -104,6 +111,9 @@ class FileTarget:
 
     def _put(self, record: Header | Piece) -> None:
         data = msgspec.msgpack.encode(record)
+        if len(data) >= _LONGEST_BYTES:
+            what = f"a row of table {record.table}" if isinstance(record, Piece) else "the list of tables"
+            raise StoreError(f"{self.path} cannot be written: {what} takes {len(data)} bytes: too many")
         try:
             self._zip.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
         except OSError as error:

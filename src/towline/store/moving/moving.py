@@ -44,7 +44,7 @@ async def copy(path: Path, target: Address, progress: Progress) -> dict[str, int
             await place.finish(None)
         except BaseException as error:
             if not place.asked:
-                await raise_terms(path)
+                _set_acting(path, None)
             elif isinstance(error, StoreError):
                 raise StoreError(
                     f"{error}; whether {target} has everything now is not known, so {path} stays closed: "
@@ -57,12 +57,12 @@ async def copy(path: Path, target: Address, progress: Progress) -> dict[str, int
         await place.close()
 
 
-def _set_acting(path: Path, closed: str | None) -> None:
+def _set_acting(path: Path, closed: str | None, *, raised: bool = False) -> None:
     """As ``sqlite.set_acting``, of the file as a whole."""
     with sqlite.explained(path):
         connection = open_writer(path)
         try:
-            sqlite.set_acting(connection, closed)
+            sqlite.set_acting(connection, closed, raised=raised)
         finally:
             connection.close()
 
@@ -137,8 +137,9 @@ async def restore(path: Path, place: Place, progress: Progress) -> dict[str, int
 
 
 async def raise_terms(place: Place) -> None:
-    """Let a store act that was closed. Its terms become higher than any that was ever used before with what
-    it holds: they are at least the time in seconds, and leaders raise them by one each."""
+    """Let a store act that was closed, and may not know all that was done with what it holds. Its terms
+    become higher than any that was ever used before, and so do its attempts' numbers: see
+    ``core.leadership``."""
     if isinstance(place, Address):
         with explained(place):
             connection = await connect(place)
@@ -146,11 +147,12 @@ async def raise_terms(place: Place) -> None:
                 sqlite.checked_revision(await postgresql.revision(place, connection), str(place))
                 async with connection.transaction():
                     await postgresql.set_acting(connection, None)
+                    await postgresql.raise_terms(connection)
             finally:
                 await connection.close()
         return
     SqliteSource(place).close()  # raises where it is not one of ours
-    _set_acting(place, None)
+    _set_acting(place, None, raised=True)
 
 
 async def upgrade(place: Place) -> tuple[str | None, str]:

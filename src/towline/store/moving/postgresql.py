@@ -6,11 +6,12 @@ import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager, suppress
 
+from towline.core.leadership import LEADERS_BITS
 from towline.errors import StoreError
 from towline.store.address import Address
 from towline.store.migrations import HEAD
 from towline.store.moving.sqlite import checked_revision, listed
-from towline.store.moving.tables import ROWS_A_PIECE, Row, Shape, shapes
+from towline.store.moving.tables import BYTES_A_PIECE, ROWS_A_PIECE, Row, Shape, in_pieces, shapes, size_of
 from towline.store.postgresql.connections import Driver, connect
 from towline.store.postgresql.errors import EXPECTED, explain
 from towline.store.postgresql.texts import without_zeros
@@ -18,7 +19,8 @@ from towline.store.postgresql.upgrade import SESSION_OF_UPGRADES, locked_revisio
 from towline.store.upgrade import script
 
 _SESSION = SESSION_OF_UPGRADES | {"idle_in_transaction_session_timeout": "0"}
-_RAISE = "UPDATE pool SET term = greatest(term + 1, $1)"
+_ROWS_AT_FIRST = 100
+_RAISE = f"UPDATE pool SET term = greatest((term >> {LEADERS_BITS}) + 1, $1::bigint) << {LEADERS_BITS}"
 
 
 @contextmanager
@@ -59,8 +61,14 @@ class PostgresSource:
         sql = f"SELECT {listed(shape.columns)} FROM {listed([shape.name])} ORDER BY {listed(shape.key)}"
         with explained(self.address):
             cursor = await self._connection.cursor(sql)
-            while piece := await cursor.fetch(ROWS_A_PIECE):
-                yield [tuple(row) for row in piece]
+            wanted = _ROWS_AT_FIRST
+            while found := await cursor.fetch(wanted):
+                rows: list[Row] = [tuple(row) for row in found]
+                # As many as are likely to fill a piece: how large the next ones are nobody says.
+                likely = BYTES_A_PIECE * len(rows) // max(1, sum(map(size_of, rows)))
+                wanted = max(1, min(2 * wanted, likely, ROWS_A_PIECE))
+                for piece in in_pieces(rows):
+                    yield piece
 
 
 class PostgresTarget:
@@ -81,6 +89,8 @@ class PostgresTarget:
                 await self._connection.execute(script(None, revision))
                 return
             checked_revision(found, str(self.address))
+            # Who is about to lead is waited for, and found below; who comes later finds the store closed.
+            await self._connection.execute("LOCK TABLE pool IN SHARE ROW EXCLUSIVE MODE")
             for shape in shapes():
                 if await _count(self._connection, shape):
                     raise StoreError(
@@ -120,11 +130,16 @@ class PostgresTarget:
             self._connection.terminate()
 
 
+async def raise_terms(connection: Driver) -> None:
+    """As ``core.leadership.raised``, of all pools."""
+    await connection.execute(_RAISE, int(time.time()))
+
+
 async def set_acting(connection: Driver, closed: str | None) -> None:
-    """Let the store be closed for this reason or, with None, be open in terms higher than any before."""
+    """Let the store be closed for this reason or, with None, be open in the next term."""
     await connection.execute("DELETE FROM closure")
     if closed is None:
-        await connection.execute(_RAISE, int(time.time()))
+        await connection.execute("UPDATE pool SET term = term + 1")
     else:
         await connection.execute(
             "INSERT INTO closure (reason, at) VALUES ($1, $2)", closed, time.time_ns() // 10**6

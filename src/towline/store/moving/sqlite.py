@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from towline.core.leadership import LEADERS_BITS
 from towline.errors import StoreError
 from towline.store.migrations import HEAD
-from towline.store.moving.tables import ROWS_A_PIECE, Row, Shape, shapes
+from towline.store.moving.tables import Row, Shape, in_pieces, shapes
 from towline.store.sqlite.connections import explain, open_reader, open_writer
-from towline.store.upgrade import check_known, check_open, sqlite_revision, upgrade_sqlite
+from towline.store.upgrade import CLOSED, check_known, check_open, sqlite_revision, upgrade_sqlite
 
-_RAISE = "UPDATE pool SET term = max(term + 1, ?)"
+_RAISE = f"UPDATE pool SET term = max((term >> {LEADERS_BITS}) + 1, ?) << {LEADERS_BITS}"
 
 
 _BESIDE = ("-wal", "-shm", "-journal")
@@ -50,7 +51,7 @@ class SqliteSource:
     def check_open(self) -> None:
         """Raises StoreError where no server may act on it."""
         with explained(self.path):
-            (reason,) = self._connection.execute("SELECT max(reason) FROM closure").fetchone()
+            (reason,) = self._connection.execute(CLOSED).fetchone()
         check_open(reason, str(self.path))
 
     async def count(self, shape: Shape) -> int:
@@ -62,7 +63,7 @@ class SqliteSource:
             cursor = self._connection.execute(
                 f"SELECT {listed(shape.columns)} FROM {listed([shape.name])} ORDER BY {listed(shape.key)}"
             )
-            while piece := cursor.fetchmany(ROWS_A_PIECE):
+            for piece in in_pieces(cursor):
                 yield _with_flags(shape, piece)
 
 
@@ -103,7 +104,7 @@ class SqliteTarget:
         with explained(self._draft):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._draft.unlink(missing_ok=True)
-            self._draft.touch(mode=0o600)
+            self._draft.touch(mode=0o600, exist_ok=False)
             self._connection = open_writer(self._draft)
             upgrade_sqlite(self._connection, revision)
             self._connection.execute("BEGIN IMMEDIATE")
@@ -127,8 +128,20 @@ class SqliteTarget:
             set_acting(self._open, closed)
             self._open.close()
             self._connection = None
-            self._draft.rename(self.path)
+            self._put_in_place()
             sync_folder(self.path.parent)
+
+    def _put_in_place(self) -> None:
+        """Never over a file that somebody has made there meanwhile, such as a server its empty one."""
+        try:
+            os.link(self._draft, self.path)
+        except FileExistsError:
+            raise StoreError(
+                f"{self.path} was made while the backup was read: stop the server that uses it, and move it "
+                "away"
+            ) from None
+        finally:
+            self._draft.unlink()
 
     def close(self) -> None:
         """Without ``finish`` nothing is kept."""
@@ -137,12 +150,15 @@ class SqliteTarget:
             self._draft.unlink(missing_ok=True)
 
 
-def set_acting(connection: sqlite3.Connection, closed: str | None) -> None:
-    """Let the store be closed for this reason or, with None, be open in terms higher than any before."""
+def set_acting(connection: sqlite3.Connection, closed: str | None, *, raised: bool = False) -> None:
+    """Let the store be closed for this reason or, with None, be open in the next term; ``raised``: as
+    ``core.leadership.raised`` says."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("DELETE FROM closure")
-    if closed is None:
+    if raised:
         connection.execute(_RAISE, (int(time.time()),))
+    elif closed is None:
+        connection.execute("UPDATE pool SET term = term + 1")
     else:
         connection.execute(
             "INSERT INTO closure (reason, at) VALUES (?, ?)", (closed, time.time_ns() // 10**6)

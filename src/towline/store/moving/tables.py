@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -10,7 +10,8 @@ from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, Text
 
 from towline.store.schema import metadata
 
-ROWS_A_PIECE = 5_000
+ROWS_A_PIECE, BYTES_A_PIECE = 5_000, 16 * 2**20
+"""What is held in memory and written at once: at most so many rows, and no more once they are so large."""
 LEFT_OUT = frozenset({"lease", "server", "compatibility", "closure"})
 """What only tells of servers that run, or of the schema itself."""
 
@@ -54,6 +55,26 @@ def shapes() -> list[Shape]:
     ]
 
 
+def size_of(row: Row) -> int:
+    """About how many bytes it takes."""
+    return sum(len(cell) if isinstance(cell, str | bytes) else 8 for cell in row)
+
+
+def in_pieces(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows in order, cut by their number and by their size; one that is larger stands alone."""
+    piece: list[Row] = []
+    held = 0
+    for row in rows:
+        size = size_of(row)
+        if piece and (len(piece) == ROWS_A_PIECE or held + size > BYTES_A_PIECE):
+            yield piece
+            piece, held = [], 0
+        piece.append(row)
+        held += size
+    if piece:
+        yield piece
+
+
 def _kind(of: object) -> str:
     return next(name for known, name in _KINDS if isinstance(of, known))
 
@@ -86,6 +107,6 @@ class Target(Protocol):
     async def count(self, shape: Shape) -> int: ...
 
     async def finish(self, closed: str | None) -> None:
-        """Bring the schema up to date, raise the terms or, with ``closed``, close the store for this reason;
-        then everything is there for good."""
+        """Bring the schema up to date, go on to the next term or, with ``closed``, close the store for this
+        reason; then everything is there for good."""
         ...

@@ -87,8 +87,10 @@ class Lane:
             except (asyncpg.PostgresError, TowlineError) as error:
                 self._after(connection, error)
                 raise
-            except BaseException:
+            except BaseException as error:
                 self._end(connection)
+                if is_lost(error):
+                    self.drop_idle()
                 raise
             else:
                 self._keep(connection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
-from towline.errors import StoreError
+from towline.errors import StoreAway, StoreError, Unstorable, WrongStore
 from towline.store.address import Address
 
 _REMEDIES = {
@@ -45,6 +45,13 @@ LOST = (
 EXPECTED = (asyncpg.PostgresError, *LOST, ValueError, OverflowError)
 """What may go wrong between us and the database; everything else is a bug."""
 
+_UNSTORABLE = ("22", "23", "54")
+"""Classes of errors about values: of the wrong kind or too large, against the schema, beyond a limit."""
+_LONGEST_SAID = 300
+_AWAY = ("57P01", "57P02", "57P03", "53300", "25006")
+_WRONG = ("28P01", "28000", "3D000", "42501")
+"""Those of ``_REMEDIES`` that may pass by themselves, and those for which the setting or the database has to
+be changed."""
 _NOT_UTF8 = ("22021", "22P05")
 _STANDBY = "25006"
 
@@ -54,20 +61,23 @@ def explain(address: Address, error: Exception, *, doubtful: bool = False) -> St
     known."""
     code = getattr(error, "sqlstate", None)
     said = address.without_secrets(str(error).strip()) or type(error).__name__
+    if is_unstorable(error):
+        return Unstorable(f"{address}: it does not take a value of this: {printable(said)}")
     doubt = "; whether the change was made is not known" if doubtful and is_lost(error) else ""
     if code in _REMEDIES:
-        return StoreError(f"{address}: {_REMEDIES[code]} ({said}){doubt}")
+        kind = StoreAway if code in _AWAY else WrongStore if code in _WRONG else StoreError
+        return kind(f"{address}: {_REMEDIES[code]} ({said}){doubt}")
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return StoreError(f"{address}: {_REMEDIES[_STANDBY]} ({said})")
+        return StoreAway(f"{address}: {_REMEDIES[_STANDBY]} ({said})")
     if isinstance(error, TimeoutError):
-        return StoreError(f"{address}: it does not answer: look whether it runs and can be reached{doubt}")
+        return StoreAway(f"{address}: it does not answer: look whether it runs and can be reached{doubt}")
     if isinstance(error, OSError):
-        return StoreError(
+        return StoreAway(
             f"{address}: it cannot be reached: look whether it runs, and at host and port of store_url "
             f"({said}){doubt}"
         )
     if isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError):
-        return StoreError(f"{address}: the connection was lost: look whether it runs ({said}){doubt}")
+        return StoreAway(f"{address}: the connection was lost: look whether it runs ({said}){doubt}")
     return StoreError(f"{address}: {said}{doubt}")
 
 
@@ -82,6 +92,19 @@ def moved(error: BaseException) -> bool:
     """Whether the server at the other end is not the one that takes writes, so that all connections to
     it have to go."""
     return getattr(error, "sqlstate", None) == _STANDBY or is_lost(error)
+
+
+def is_unstorable(error: BaseException) -> bool:
+    """Whether it is about what was to be kept: the same will be refused again."""
+    code = getattr(error, "sqlstate", None) or ""
+    about_values = isinstance(error, OverflowError | ValueError) and not isinstance(error, OSError)
+    return code[:2] in _UNSTORABLE or about_values
+
+
+def printable(said: str) -> str:
+    """Which every text column takes, and not much of it: drivers repeat the value."""
+    clean = said.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    return clean if len(clean) <= _LONGEST_SAID else f"{clean[:_LONGEST_SAID]}…"
 
 
 def not_text(error: BaseException) -> bool:

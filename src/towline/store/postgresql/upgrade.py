@@ -10,12 +10,12 @@ import asyncio
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
-from towline.errors import StoreError
+from towline.errors import WrongStore
 from towline.store.address import Address
 from towline.store.migrations import HEAD
 from towline.store.postgresql.connections import SESSION, Driver, connect
 from towline.store.postgresql.errors import EXPECTED, explain
-from towline.store.upgrade import check_known, check_open, script
+from towline.store.upgrade import CLOSED, check_known, check_open, script
 
 TRIES, LOCK_MS, PAUSE_S = 30, 2_000, 1.0
 _LOCK = 0x746F776C0001
@@ -48,7 +48,7 @@ async def _prepare(address: Address, connection: Driver) -> str | None:
     if not _serves(found, address, await _oldest(connection)):
         script(found)  # what takes long is done before the lock
         found = await _upgraded(address, connection)
-    check_open(await connection.fetchval("SELECT max(reason) FROM closure"), str(address))
+    check_open(await connection.fetchval(CLOSED), str(address))
     return found
 
 
@@ -89,7 +89,7 @@ async def revision(address: Address, connection: Driver) -> str | None:
     if ours:
         return await connection.fetchval("SELECT version_num FROM alembic_version")
     if others:
-        raise StoreError(
+        raise WrongStore(
             f"{address} is a database of something else: make one for Towline alone, with createdb"
         )
     return None

@@ -20,6 +20,7 @@ from towline.store.postgresql.many import arrays, clean, insert_many, quoted
 from towline.store.postgresql.running import changed, count
 from towline.store.postgresql.texts import text
 from towline.store.schema import audit, delivery, idempotency
+from towline.store.upgrade import CLOSED, check_open
 
 _ROWS_A_TURN = 5_000
 """Rows that retention deletes in one transaction."""
@@ -71,8 +72,13 @@ async def _standing(
 
 # --- single values that come back -----------------------------------------------------------------
 async def raise_term(connection: Driver, pool: str) -> int:
+    """Not where the store was closed since this server opened it: asked after the pool's row is ours, so that
+    whoever fills the store is behind us or has closed it."""
     found = text(statements.raise_term)
-    return int(await connection.fetchval(found.sql, *found.bound({"pool": pool})))
+    async with connection.transaction():
+        term = int(await connection.fetchval(found.sql, *found.bound({"pool": pool})))
+        check_open(await connection.fetchval(CLOSED), "the database")
+    return term
 
 
 async def seal_put(connection: Driver, *values: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from towline.errors import StoreError
+from towline.errors import StoreError, Unstorable
 
 _BUSY_TIMEOUT_S = 10.0
 _PAGE_BYTES = 4096
@@ -22,6 +22,9 @@ _REMEDIES = {
     "SQLITE_CORRUPT": "it is damaged: restore it from a backup",
     "SQLITE_IOERR": "the disk refuses to read or write: see the kernel's log",
 }
+_UNSTORABLE = (OverflowError, UnicodeError, sqlite3.DataError, sqlite3.IntegrityError)
+_UNBOUND = "Error binding parameter"
+"""How the driver begins where a value is of no kind that it knows."""
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -62,6 +65,9 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 def explain(path: Path, error: Exception) -> StoreError:
     """A sentence with the file's path and what to do."""
+    if isinstance(error, _UNSTORABLE) or str(error).startswith(_UNBOUND):
+        said = str(error).encode(errors="backslashreplace").decode()
+        return Unstorable(f"{path}: it does not take a value of this: {said}")
     code = getattr(error, "sqlite_errorname", "")
     for name, remedy in _REMEDIES.items():
         if code == name or code.startswith(f"{name}_"):

@@ -15,7 +15,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from towline.errors import StoreError, TowlineError
+from towline.errors import StoreError, TowlineError, Unstorable
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -96,7 +96,7 @@ class Writer:
         while items := self._take():
             try:
                 connection = connection or self._connect()
-                _transact(connection, items)
+                _transact(connection, items, self._refusal)
             except Exception as error:
                 failure = self._failure(error)
                 for item in items:
@@ -116,6 +116,13 @@ class Writer:
         expected = isinstance(error, sqlite3.Error | OSError | OverflowError | UnicodeError)
         return self._explain(error) if expected else error
 
+    def _refusal(self, error: Exception) -> TowlineError | None:
+        """What one caller is told and the others are not, since it is about his own work; None: all are."""
+        if isinstance(error, TowlineError):
+            return error
+        failure = self._failure(error)
+        return failure if isinstance(failure, Unstorable) else None
+
     def _take(self) -> list[_Item]:
         """What waits, at least one; nothing at the end."""
         items: list[_Item] = []
@@ -133,30 +140,37 @@ class Writer:
         return items
 
 
-def _transact(connection: sqlite3.Connection, items: list[_Item]) -> None:
+Refusal = Callable[[Exception], TowlineError | None]
+
+
+def _transact(connection: sqlite3.Connection, items: list[_Item], refusal: Refusal) -> None:
     if len(items) == 1:
-        _transact_alone(connection, items[0])
+        _transact_alone(connection, items[0], refusal)
         return
     connection.execute("BEGIN IMMEDIATE")
     for item in items:
         connection.execute("SAVEPOINT item")
         try:
             item.run(connection)
-        except TowlineError as refusal:
+        except Exception as error:
+            if (refused := refusal(error)) is None:
+                raise
             connection.execute("ROLLBACK TO item")
-            item.fail(refusal)
+            item.fail(refused)
         connection.execute("RELEASE item")
     connection.execute("COMMIT")
 
 
-def _transact_alone(connection: sqlite3.Connection, item: _Item) -> None:
+def _transact_alone(connection: sqlite3.Connection, item: _Item, refusal: Refusal) -> None:
     """Without a savepoint, for which SQLite copies every page that changes."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         item.run(connection)
-    except TowlineError as refusal:
+    except Exception as error:
+        if (refused := refusal(error)) is None:
+            raise
         connection.execute("ROLLBACK")
-        item.fail(refusal)
+        item.fail(refused)
         return
     connection.execute("COMMIT")
 

@@ -18,6 +18,7 @@ from towline.store.delivery import statements as deliveries
 from towline.store.delivery.rows import DeliveryRow
 from towline.store.port import Reservation
 from towline.store.sqlite.texts import insert, positional, text
+from towline.store.upgrade import CLOSED, check_open
 
 _ROWS_A_TURN = 5_000
 """Rows that retention deletes in one transaction: a leader's commit may wait behind it."""
@@ -56,6 +57,7 @@ def commit(pool: str, term: int, commit_no: int, changes: Changes) -> Callable[[
 
 
 def raise_term(connection: sqlite3.Connection, pool: str) -> int:
+    check_open(connection.execute(CLOSED).fetchone()[0], "the store's file")
     return int(connection.execute(text(statements.raise_term, insert), {"pool": pool}).fetchone()[0])
 
 

@@ -65,7 +65,7 @@ def _activate(pool: PoolState, task: Task, element: ElementRow) -> None:
         # A lost attempt can be taken back only until here: from now on the new one stands.
         pool.attempts.pop((element.job, element.task, element.index, element.number), None)
         element.reason = element.message = element.exit_code = None
-    element.number += 1
+    element.number = max(element.number, pool.before) + 1
     element.state = ACTIVE
     task.active += 1
 

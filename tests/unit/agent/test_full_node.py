@@ -1,0 +1,186 @@
+"""Keeper and supervisor on a disk without room: what has ended is kept, what runs is watched, and all of it
+is told with all of its output once there is room."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conformance.runtimes.node import Node, eventually
+from tests.conformance.runtimes.registry import process_plan
+
+from towline.agent.supervision import kernel
+from towline.agent.supervision.attempt import OUTPUT_WAITS
+from towline.agent.supervision.starting import Evidence
+from towline.runtime.port import Plan
+
+pytestmark = pytest.mark.containers  # mounts a filesystem: needs the same rights
+
+PRINTED = b"".join(b"%06d\n" % number for number in range(9_000))
+PRINTS_AT_ITS_END = (
+    "echo ready; while [ ! -e $TOW_OUT/go ]; do sleep 0.02; done; rm $TOW_OUT/go;"
+    "awk 'BEGIN { for (i = 0; i < 9000; i++) printf \"%06d\\n\", i }'; exit 3"
+)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "towline-test", path], check=True)
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@pytest.fixture
+def node(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    node = Node(process_plan)
+    node.connect()
+    yield node
+    (disk / "ballast").unlink(missing_ok=True)
+    node.close()
+
+
+def fill(disk: Path) -> None:
+    with (disk / "ballast").open("ab", buffering=0) as file:
+        for size in (65536, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+def is_zombie_or_gone(pid: int) -> bool:
+    process = kernel.process(pid)
+    return process is None or process.state == "Z"
+
+
+def held(node: Node) -> Plan:
+    """An attempt that has ended on a full disk with more output than there is room for."""
+    plan = node.plan(PRINTS_AT_ITS_END)
+    node.run(plan)
+    node.printed(plan, b"ready")
+    fill(Path(node.dir).parent)
+    Path(plan.out, "go").touch()
+    node.until(lambda: (update := node.updates.get(plan.attempt)) and update.message == OUTPUT_WAITS)
+    assert node.state(plan) == "running"
+    return plan
+
+
+def test_an_end_with_unread_output_waits_for_room_and_nothing_else_does(node: Node, disk: Path) -> None:
+    slow = node.plan("sleep 1000", timeout_ms=1_500)
+    stopped = node.plan("sleep 1000")
+    node.run(slow, stopped)
+    node.until(lambda: node.state(stopped) == "running")
+    supervisor = node.supervisor
+    waits = held(node)
+    assert node.ended(slow).reason == "timed_out"
+    node.stop(stopped, grace_ms=0)
+    assert node.ended(stopped).reason == "cancelled"
+    node.stop(waits, grace_ms=0)  # it has ended: that stands
+    assert (node.state(waits), node.supervisor) == ("running", supervisor)
+    (disk / "ballast").unlink()
+    update = node.ended(waits)
+    assert (update.exit_code, update.reason) == (3, "exited")
+    assert update.finished_at is not None
+    assert node.output(waits) == b"ready\n" + PRINTED
+    assert node.supervisor == supervisor
+
+
+def test_a_supervisor_comes_back_on_a_full_disk_and_goes_on(node: Node, disk: Path) -> None:
+    slow = node.plan("sleep 1000", timeout_ms=3_000)
+    node.run(slow)
+    node.until(lambda: node.state(slow) == "running")
+    waits = held(node)
+    for _ in range(2):
+        node.kill("supervisor")
+        node.connect()
+        assert node.updates[waits.attempt].message == OUTPUT_WAITS
+    assert node.ended(slow).reason == "timed_out"
+    assert "room" not in Path(node.dir, "keeper.log").read_text()
+    (disk / "ballast").unlink()
+    assert node.ended(waits).exit_code == 3
+    assert node.output(waits) == b"ready\n" + PRINTED
+    assert node.result("exit 2").exit_code == 2
+
+
+def test_what_ended_while_no_supervisor_was_there_waits_for_room_too(node: Node, disk: Path) -> None:
+    plan = node.plan(PRINTS_AT_ITS_END)
+    node.run(plan)
+    node.printed(plan, b"ready")
+    pid = node.processes_of(plan)[0]
+    fill(disk)
+    node.kill("supervisor")
+    Path(plan.out, "go").touch()
+    eventually(lambda: is_zombie_or_gone(pid), "its end")
+    node.connect()
+    assert node.state(plan) == "running"
+    (disk / "ballast").unlink()
+    update = node.ended(plan)
+    assert (update.state, update.exit_code) == ("finished", 3)
+    assert node.output(plan) == b"ready\n" + PRINTED
+
+
+def test_ends_that_are_held_outlive_keeper_and_supervisor(node: Node, disk: Path) -> None:
+    """Only what was in the pipe goes with the last that held it."""
+    waits = held(node)
+    node.kill("both")
+    node.connect()
+    update = node.ended(waits)
+    assert (update.state, update.exit_code) == ("finished", 3)
+    assert (b"ready\n" + PRINTED).startswith(node.output(waits))
+    os.stat(disk / "ballast")  # noqa: PTH116 - it was full all the time
+
+
+def test_an_end_that_the_keeper_cannot_write_down_is_not_lost(node: Node, disk: Path) -> None:
+    """It has no room taken ahead, as after the ends of thousands: it keeps the end until there is some."""
+    orphan = node.plan("echo ready; while [ ! -e $TOW_OUT/go ]; do sleep 0.02; done; exit 4")
+    node.run(orphan)
+    node.printed(orphan, b"ready")
+    pid = node.processes_of(orphan)[0]
+    node.kill("supervisor")
+    clock = node.plan("sleep 1000", timeout_ms=6_000)  # longer than an end is waited for that nobody has
+    node.run(clock)
+    node.until(lambda: node.state(clock) == "running")
+    os.truncate(Path(node.dir, "exits"), 0)
+    fill(disk)
+    Path(orphan.out, "go").touch()
+    eventually(lambda: is_zombie_or_gone(pid), "its end")
+    assert node.ended(clock).reason == "timed_out"
+    assert node.state(orphan) == "running"
+    node.kill("supervisor")
+    node.connect()  # which the keeper notices although the other child stands before it
+    assert node.state(orphan) == "running"
+    (disk / "ballast").unlink()
+    update = node.ended(orphan)
+    assert (update.state, update.exit_code) == ("finished", 4)
+
+
+def test_room_for_the_ends_of_orphans_is_taken_ahead(node: Node, disk: Path) -> None:
+    plan = node.plan("echo ready; while [ ! -e $TOW_OUT/go ]; do sleep 0.02; done; exit 4")
+    node.run(plan)
+    node.printed(plan, b"ready")
+    node.kill("supervisor")
+    node.connect()
+    fill(disk)
+    Path(plan.out, "go").touch()
+    assert node.ended(plan).exit_code == 4
+    os.stat(disk / "ballast")  # noqa: PTH116 - it was full all the time
+
+
+def test_no_child_is_spawned_whose_evidence_could_not_be_told_from_an_old_one(disk: Path) -> None:
+    evidence = Evidence(str(disk))
+    evidence.refill(0)
+    evidence.refill(1)
+    Path(evidence.path(0)).write_bytes(b"")  # as the child of a turn does
+    fill(disk)
+    evidence.refill(0)
+    assert (evidence.ready(0), evidence.ready(1), evidence.ready(2)) == (False, True, False)
+    (disk / "ballast").unlink()
+    assert evidence.ready(2)
+    assert evidence.spawned_at_ms(2) is None
