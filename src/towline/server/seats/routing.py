@@ -198,8 +198,9 @@ class Routing:
         except InvalidDocument:
             return receive  # as the API will say
         scope["state"][PREPARED] = prepared
-        named = self._seats.names() if prepared.spec.pool == (ANY_POOL,) else list(prepared.spec.pool)
-        open_to = [pool for pool in named if pool in self._seats.names()]
+        known = self._seats.names()
+        named = known if prepared.spec.pool == (ANY_POOL,) else list(prepared.spec.pool)
+        open_to = [pool for pool in named if pool in known]
         if len(open_to) < len(named) or not named:
             return receive  # the home's leader says which are not there
         only = open_to[0] if len(open_to) == 1 else None
