@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from towline.server.peers.joined import Joined
     from towline.server.process.local import Remote
     from towline.server.process.node import AgentProcess
+    from towline.server.seats.making import Making
     from towline.server.seats.seats import Seats
     from towline.server.settings import Settings
     from towline.server.vault import Vault
@@ -207,7 +208,15 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         logins=logins,
         secrets=secrets,
         intake=lambda its, leader: _intake(
-            its, store, leader, secrets, making.pools, access, agent is not None
+            its,
+            store,
+            leader,
+            secrets,
+            making.pools,
+            access,
+            agent is not None,
+            current,
+            behind=its.pool != settings.pool,
         ),
         access=access,
         receiving=receiving,
@@ -215,6 +224,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         joined=joined,
         metrics=metrics,
     )
+    current = None if joined is None else _current(making)
     seats = making.seats = Seats(settings.pool, making.seat)
     await _keep_seats(seats, store, joined)
     server = LocalServer(settings, store, seats, joined)
@@ -278,6 +288,13 @@ def _app(service: Service, settings: Settings) -> ASGIApp:
     return routed(app, Routing(seats, service.store, service.asking, _pool_of(access), limit, look))
 
 
+def _current(making: Making) -> Callable[[], Awaitable[None]]:
+    """Reads what other servers have changed of secrets."""
+    from towline.server.access.cluster import LOOK_S, Newest
+
+    return Newest(making, least_s=LOOK_S).catch_up
+
+
 def _look(seats: Seats, store: Store) -> Callable[[], Awaitable[None]]:
     """Hears, not too often, of pools that other servers have made."""
     from towline.server.access.cluster import Newest
@@ -299,6 +316,9 @@ def _intake(
     pools: Callable[[], Sequence[str]],
     access: Access | None,
     with_agent: bool,
+    catch_up: Callable[[], Awaitable[None]] | None,
+    *,
+    behind: bool,
 ) -> Intake:
     """Of the pool that ``settings`` name; ``pools`` are all there are."""
     from towline.identity.roles import DEFAULT
@@ -314,7 +334,8 @@ def _intake(
         partial(_check_submitted, secrets, settings),
         _check(leader, alone=with_agent and access is None, cluster=access is not None),
         pools=pools,
-        catch_up=secrets.load if settings.store_url else None,
+        catch_up=catch_up,
+        behind=behind,
     )
 
 

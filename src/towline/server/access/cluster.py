@@ -23,6 +23,8 @@ AUTHORITY_LEASE = "/authority"
 
 CATCH_UP_S = 0.25
 """At most so often is it read anew because of somebody who is not known."""
+LOOK_S = 0.02
+"""Likewise, where it is looked first whether anything has changed."""
 REST = 9
 """So many times as long as that took nothing is read: a cluster may have very many nodes."""
 
@@ -47,8 +49,9 @@ class Newest:
     """Reads anew what is held where somebody or something comes that is not known: another server may have
     let him in a moment ago. However many such there are, that is seldom, and never most of the time."""
 
-    def __init__(self, *held: Held) -> None:
+    def __init__(self, *held: Held, least_s: float | None = None) -> None:
         self._held = held
+        self._least_s = CATCH_UP_S if least_s is None else least_s
         self._turn = asyncio.Lock()
         self._begun_s = self._next_s = float("-inf")
         self._failed: StoreError | None = None
@@ -74,7 +77,7 @@ class Newest:
             failed = error
         finally:
             ended_s = time.monotonic()
-            self._next_s = max(begun_s + CATCH_UP_S, ended_s + REST * (ended_s - begun_s))
+            self._next_s = max(begun_s + self._least_s, ended_s + REST * (ended_s - begun_s))
         self._begun_s, self._failed = begun_s, failed
 
 

@@ -104,6 +104,11 @@ class Making:
 
         return deliver
 
+    async def load(self) -> None:
+        """Read anew what of the cluster's is held in memory, where that has changed. Raises OperatorError."""
+        if self.seats is not None and self.seats.home.following is not None:
+            await self.seats.home.following.reload()
+
     def _reloads(self) -> list[Callable[[], Awaitable[None]]]:
         """What of the cluster's is held in memory; then tasks are described with it."""
 
