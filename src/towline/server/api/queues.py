@@ -85,7 +85,7 @@ async def set_priority(request: AnyRequest, job: FromPath[str]) -> JobView:
     """Change the priority of a job that has not ended."""
     body = await decoded(request, PriorityBody)
     service = service_of(request)
-    row = await service.facts.find(job)
+    row = await service.find(job)
     await service.leader.ask(SetPriority(job=row.id, priority=body.priority))
     return await service.facts.job(await service.facts.find(row.id), 0)
 
