@@ -207,24 +207,14 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         facts=facts,
         logins=logins,
         secrets=secrets,
-        intake=lambda its, leader: _intake(
-            its,
-            store,
-            leader,
-            secrets,
-            making.pools,
-            access,
-            agent is not None,
-            current,
-            behind=its.pool != settings.pool,
-        ),
+        intake=lambda its, leader: _intake(making, its, leader, agent is not None),
         access=access,
         receiving=receiving,
         keeping=keeping,
         joined=joined,
         metrics=metrics,
     )
-    current = None if joined is None else _current(making)
+    making.catch_up = None if joined is None else _current(making)
     seats = making.seats = Seats(settings.pool, making.seat)
     await _keep_seats(seats, store, joined)
     server = LocalServer(settings, store, seats, joined)
@@ -308,34 +298,24 @@ def _pool_of(access: Access | None) -> Callable[[str], str | None]:
     return (lambda _: None) if access is None else access.enrolments.pool_of
 
 
-def _intake(
-    settings: Settings,
-    store: Store,
-    leader: Leader,
-    secrets: Secrets,
-    pools: Callable[[], Sequence[str]],
-    access: Access | None,
-    with_agent: bool,
-    catch_up: Callable[[], Awaitable[None]] | None,
-    *,
-    behind: bool,
-) -> Intake:
-    """Of the pool that ``settings`` name; ``pools`` are all there are."""
+def _intake(making: Making, settings: Settings, leader: Leader, with_agent: bool) -> Intake:
+    """Of the pool that ``settings`` name."""
     from towline.identity.roles import DEFAULT
     from towline.server.intake import Intake
 
+    cluster = making.access is not None
     return Intake(
-        store,
+        making.store,
         leader,
         DEFAULT,
         settings.pool,
         partial(_mount_roots, settings.home),
         partial(_policy, settings.home),
-        partial(_check_submitted, secrets, settings),
-        _check(leader, alone=with_agent and access is None, cluster=access is not None),
-        pools=pools,
-        catch_up=catch_up,
-        behind=behind,
+        partial(_check_submitted, making.secrets, settings),
+        _check(leader, alone=with_agent and not cluster, cluster=cluster),
+        pools=making.pools,
+        catch_up=making.catch_up,
+        behind=settings.pool != making.settings.pool,
     )
 
 

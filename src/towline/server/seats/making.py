@@ -49,6 +49,8 @@ class Making:
     metrics: Metrics | None
     seats: Seats | None = None
     """All of them; set once the first is there."""
+    catch_up: Callable[[], Awaitable[None]] | None = None
+    """Reads what other servers have changed of secrets, where there are such."""
 
     def pools(self) -> Sequence[str]:
         """The names of all."""
