@@ -10,6 +10,7 @@
     │       └── Outdated            the pool has gone on since the request was prepared
     ├── RetryError          send the same request again, unchanged    (exit status 3, HTTP 503)
     │   ├── Unavailable         no server, or no leader, answers now
+    │   │   └── NoNode              no node of the pool is connected now
     │   └── StaleTerm           another leader took over: the commit was fenced off
     └── OperatorError       a person has to look at the machine       (exit status 1)
         ├── WrongSetting        a setting that is wrong, said with what to write instead (exit status 2)
@@ -95,6 +96,10 @@ class RetryError(TowlineError):
 
 class Unavailable(RetryError):
     """No server or no leader answers at the moment."""
+
+
+class NoNode(Unavailable):
+    """No node of the pool is connected at the moment."""
 
 
 class StaleTerm(RetryError):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from towline.server.peers.joined import Joined
     from towline.server.process.local import Remote
     from towline.server.process.node import AgentProcess
+    from towline.server.seats.making import Making
     from towline.server.seats.seats import Seats
     from towline.server.settings import Settings
     from towline.server.vault import Vault
@@ -206,15 +207,14 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         facts=facts,
         logins=logins,
         secrets=secrets,
-        intake=lambda its, leader: _intake(
-            its, store, leader, secrets, making.pools, access, agent is not None
-        ),
+        intake=lambda its, leader: _intake(making, its, leader, agent is not None),
         access=access,
         receiving=receiving,
         keeping=keeping,
         joined=joined,
         metrics=metrics,
     )
+    making.catch_up = None if joined is None else _current(making)
     seats = making.seats = Seats(settings.pool, making.seat)
     await _keep_seats(seats, store, joined)
     server = LocalServer(settings, store, seats, joined)
@@ -243,14 +243,12 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
 
 async def _keep_seats(seats: Seats, store: Store, joined: Joined | None) -> None:
     """One for each pool that is there, also for those that other servers make."""
-    for row in await store.lease_read():
-        seats.add(row.pool)
+    await seats.learn(store)
     if joined is not None:
         leases = joined.leases
 
         def look() -> None:
-            for row in leases.pools():
-                seats.add(row.pool)
+            seats.hear([row.pool for row in leases.pools()])
 
         leases.looked.append(look)
 
@@ -276,7 +274,23 @@ def _app(service: Service, settings: Settings) -> ASGIApp:
         app = service.joined.door(app, leads)
     service.asking.app = app
     limit = settings.body_limit_bytes
-    return routed(app, Routing(seats, service.store, service.asking, _pool_of(access), limit))
+    look = None if service.joined is None else _look(seats, service.store)
+    return routed(app, Routing(seats, service.store, service.asking, _pool_of(access), limit, look))
+
+
+def _current(making: Making) -> Callable[[], Awaitable[None]]:
+    """Reads what other servers have changed of secrets."""
+    from towline.server.access.cluster import LOOK_S, Newest
+
+    return Newest(making, least_s=LOOK_S).catch_up
+
+
+def _look(seats: Seats, store: Store) -> Callable[[], Awaitable[None]]:
+    """Hears, not too often, of pools that other servers have made."""
+    from towline.server.access.cluster import Newest
+    from towline.server.seats.seats import Learning
+
+    return Newest(Learning(seats, store)).catch_up
 
 
 def _pool_of(access: Access | None) -> Callable[[str], str | None]:
@@ -284,30 +298,24 @@ def _pool_of(access: Access | None) -> Callable[[str], str | None]:
     return (lambda _: None) if access is None else access.enrolments.pool_of
 
 
-def _intake(
-    settings: Settings,
-    store: Store,
-    leader: Leader,
-    secrets: Secrets,
-    pools: Callable[[], Sequence[str]],
-    access: Access | None,
-    with_agent: bool,
-) -> Intake:
-    """Of the pool that ``settings`` name; ``pools`` are all there are."""
+def _intake(making: Making, settings: Settings, leader: Leader, with_agent: bool) -> Intake:
+    """Of the pool that ``settings`` name."""
     from towline.identity.roles import DEFAULT
     from towline.server.intake import Intake
 
+    cluster = making.access is not None
     return Intake(
-        store,
+        making.store,
         leader,
         DEFAULT,
         settings.pool,
         partial(_mount_roots, settings.home),
         partial(_policy, settings.home),
-        partial(_check_submitted, secrets, settings),
-        _check(leader, alone=with_agent and access is None, cluster=access is not None),
-        pools=pools,
-        catch_up=secrets.load if settings.store_url else None,
+        partial(_check_submitted, making.secrets, settings),
+        _check(leader, alone=with_agent and not cluster, cluster=cluster),
+        pools=making.pools,
+        catch_up=making.catch_up,
+        behind=settings.pool != making.settings.pool,
     )
 
 

@@ -41,6 +41,12 @@ EARLIER_TIMES = 2
 more, and only who lives writes it again and again."""
 SETTLE_MS = 3_000
 """Between two pools that a server hands over: each time one of them has no leader for a moment."""
+SETTLE_MOST_MS = 600_000
+"""Where nobody takes what is handed over (a server of before, or one on which the pool has stopped), it is
+tried ever more seldom."""
+UNWANTED_MS = 60_000
+"""A pool that nobody has led for so long, and that this server does not want to, holds up nothing: it has
+stopped for an operator."""
 TAKING_OVER_MS = 100
 """What loading a pool takes, where it is a small one."""
 TURN_S = 15.0
@@ -155,6 +161,8 @@ class Leases:
         """How often a server's row was deleted as that of an earlier life."""
         self._renewed_ms = -lease_ms
         self._handed_over_ms = -SETTLE_MS
+        self._handed_over = ""
+        self._settle_ms = SETTLE_MS
         self._closing = False
         self._wanted = asyncio.Event()
         self._asking: list[asyncio.Future[None]] = []
@@ -357,17 +365,17 @@ class Leases:
 
     def _holders(self) -> dict[str, str]:
         """By pool; what may be claimed has none. A pool that this server could lead, but does not want to,
-        is left to others."""
+        is left to others, as long as one of them may want to."""
         now_ms = self.clock()
         holders: dict[str, str] = {}
         for pool, known in self._seen.items():
-            own = self._own.get(pool)
+            own, length_ms = self._own.get(pool), self._length_ms(known)
             if own is not None and own.held:
                 holders[pool] = self.id
-            else:
-                holders[pool] = (
-                    NOBODY if may_claim(known, self.id, now_ms, self._length_ms(known)) else known.value[0]
-                )
+            elif not may_claim(known, self.id, now_ms, length_ms):
+                holders[pool] = known.value[0]
+            elif (own is not None and own.wanted) or not is_still(known, now_ms, length_ms + UNWANTED_MS):
+                holders[pool] = NOBODY
         return holders
 
     async def _claim(self, pool: str, after_ms: int) -> None:
@@ -381,12 +389,17 @@ class Leases:
         row = self._rows[pool].lease
         if await self._store.lease_take(row, self.id, _now_ms()):
             self._log.info("took the lease", pool=pool, before=row.holder)
+            if pool == self._handed_over:
+                self._settle_ms = min(2 * self._settle_ms, SETTLE_MOST_MS)
             lease.got(sent_ms, self._lease_ms)
 
     def _hand_over(self, pool: str) -> None:
         now_ms = self.clock()
-        if now_ms - self._handed_over_ms >= SETTLE_MS:
-            self._handed_over_ms = now_ms
+        before = self._seen.get(self._handed_over)
+        if before is not None and before.value[0] not in (NOBODY, self.id):
+            self._settle_ms = SETTLE_MS
+        if now_ms - self._handed_over_ms >= self._settle_ms:
+            self._handed_over_ms, self._handed_over = now_ms, pool
             self._log.info("handing over, since another server has fewer pools", pool=pool)
             self._own[pool].hand_over()
 

@@ -20,7 +20,7 @@ from towline.core.commands import Report as ReportCommand
 from towline.core.lease import short_for
 from towline.core.pool.membership import is_outdated
 from towline.core.rows import Changes, NodeRow, PoolSnapshot, SpecRow, TaskRow
-from towline.errors import NodeError, NotFound, Unavailable
+from towline.errors import NodeError, NoNode, NotFound, Unavailable
 from towline.server.events import Feed
 from towline.server.leader import Leader
 from towline.server.link import Further, Link, Socket, not_connected, task_info
@@ -463,9 +463,9 @@ class Gateway:
 
     async def read_usage(self, order: ReadUsage) -> list[tuple[str, str, UsageAnswer]]:
         """(id, name, answer) of every connected node; one that does not answer says so in its ``error``.
-        Raises Unavailable where none is connected."""
+        Raises NoNode where none is connected."""
         if not self._links:
-            raise Unavailable("No node is connected yet: repeat the request.")
+            raise NoNode("No node is connected yet: repeat the request.")
         links = sorted(self._links.values(), key=lambda link: link.name)
         answers = await asyncio.gather(
             *(link.read_usage(order, USAGE_TIMEOUT_S) for link in links), return_exceptions=True

@@ -78,7 +78,8 @@ class Intake:
     """Takes submissions for one pool and one namespace. ``mount_roots``: where the only node is this
     machine, mounts that it would refuse are refused at once. ``policy``: what tasks may ask for of
     containers; None: nothing beyond the default. ``pools`` are all there are; None: this one. ``catch_up``
-    reads what other servers have changed of secrets."""
+    reads what other servers have changed of secrets; ``behind``: another pool's leader takes them, so that
+    one that is known may have a new value."""
 
     def __init__(
         self,
@@ -93,10 +94,12 @@ class Intake:
         new_id: Callable[[], str] | None = None,
         pools: Callable[[], Sequence[str]] | None = None,
         catch_up: Callable[[], Awaitable[None]] | None = None,
+        behind: bool = False,
     ) -> None:
         self._new_id = new_id or new_job_id
         self._pools = pools
         self._catch_up = catch_up
+        self._behind = behind
         self._check_runtimes = check_runtimes
         self._check_secrets = check_secrets
         self._policy = policy
@@ -124,9 +127,7 @@ class Intake:
             raise RequestError(f"Idempotency-Key is 1 to {MAX_KEY_LENGTH} characters long.")
         key = key or secrets.token_hex(16)
         if prepared is None:
-            prepared = await (
-                asyncio.to_thread(prepare, body) if len(body) > LARGE_BYTES else _prepare_here(body)
-            )
+            prepared = await prepared_from(body)
         at = (self._namespace, key)
         while (before := self._under_way.get(at)) is not None:
             await asyncio.wait(
@@ -194,6 +195,8 @@ class Intake:
         """One that another server was given a moment ago may not be known here yet."""
         if self._check_secrets is None:
             return
+        if self._behind and self._catch_up is not None and _uses_secrets(spec):
+            await self._catch_up()
         try:
             self._check_secrets(self._namespace, spec)
         except InvalidDocument:
@@ -231,6 +234,10 @@ class Intake:
         return any(row.id == job for row in rows)
 
 
+def _uses_secrets(spec: JobSpec) -> bool:
+    return bool(spec.notify) or any(task.secrets for task in spec.tasks.values())
+
+
 class Reserver:
     """Reservations in batches: while one transaction is written, the next ones gather."""
 
@@ -265,8 +272,9 @@ class Reserver:
             self._writer = None
 
 
-async def _prepare_here(body: bytes) -> Prepared:
-    return prepare(body)
+async def prepared_from(body: bytes) -> Prepared:
+    """As ``prepare``, of a large body beside what else is done."""
+    return await asyncio.to_thread(prepare, body) if len(body) > LARGE_BYTES else prepare(body)
 
 
 def prepare(body: bytes) -> Prepared:

@@ -82,6 +82,11 @@ class AccessStore(Protocol):
         """Keep it, in place of an older one of the same node."""
         ...
 
+    async def enrolment_renew(self, node: str, was: int, enrolled_at: int, expires_at: int) -> bool:
+        """Change the times of the one that was enrolled at ``was``; False, and nothing is kept, where that is
+        gone, or is another one by now. Times are unix ms."""
+        ...
+
     async def enrolment_list(self) -> list[EnrolmentRow]:
         """In order of the nodes' ids."""
         ...

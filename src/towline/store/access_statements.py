@@ -47,6 +47,11 @@ def enrolment_put(insert: Insert) -> Any:
     return statement.on_conflict_do_update(index_elements=["node"], set_=changed)
 
 
+def enrolment_renew() -> Update:
+    same = (enrolment.c.node == _p("which"), enrolment.c.enrolled_at == _p("was"))
+    return update(enrolment).where(*same).values(enrolled_at=_p("at"), expires_at=_p("until"))
+
+
 def enrolment_list() -> Select[*tuple[Any, ...]]:
     return select(*(enrolment.c[name] for name in ENROLMENT)).order_by(enrolment.c.node)
 

@@ -48,6 +48,13 @@ class MemoryAccess:
         self._enrolments[row.node] = row
         self._changes += 1
 
+    async def enrolment_renew(self, node: str, was: int, enrolled_at: int, expires_at: int) -> bool:
+        row = self._enrolments.get(node)
+        if row is None or row.enrolled_at != was:
+            return False
+        self._enrolments[node] = structs.replace(row, enrolled_at=enrolled_at, expires_at=expires_at)
+        return True
+
     async def enrolment_list(self) -> list[EnrolmentRow]:
         return [self._enrolments[node] for node in sorted(self._enrolments)]
 

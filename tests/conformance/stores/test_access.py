@@ -58,6 +58,18 @@ async def test_an_enrolment_takes_the_place_of_the_older_one(store: Store) -> No
     assert not await store.enrolment_delete("n1")
 
 
+async def test_an_enrolment_is_renewed_as_long_as_it_is_the_same(store: Store) -> None:
+    row = node("n1", pool="gpu")
+    await store.enrolment_put(row)
+    at = row.enrolled_at
+    assert await store.enrolment_renew("n1", at, at - 1, 99)
+    assert not await store.enrolment_renew("n1", at, at, 100)
+    assert await store.enrolment_list() == [node("n1", pool="gpu", enrolled_at=at - 1, expires_at=99)]
+    await store.enrolment_delete("n1")
+    assert not await store.enrolment_renew("n1", at - 1, at, 100)
+    assert await store.enrolment_list() == []
+
+
 async def test_the_audit_is_read_backwards_in_pages(store: Store) -> None:
     await asyncio.gather(*(store.audit_append([request(f"{n}-{m}") for m in range(3)]) for n in range(4)))
     found = await store.audit_list(None, 100)

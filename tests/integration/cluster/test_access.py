@@ -26,8 +26,8 @@ NODE = "node-0123456789abcdef"
 OTHER = "node-fedcba9876543210"
 
 
-async def joined(cluster: ClusterServer, folder: Path, node: str = NODE) -> Membership:
-    await asyncio.to_thread(join, folder, parse_join(await cluster.join_link()), node, "n1")
+async def joined(cluster: ClusterServer, folder: Path, node: str = NODE, **fields: str) -> Membership:
+    await asyncio.to_thread(join, folder, parse_join(await cluster.join_link(**fields)), node, "n1")
     return Membership(folder)
 
 
@@ -333,6 +333,18 @@ async def test_a_connected_node_is_cut_off_by_force_alone(cluster: ClusterServer
             await link.wait_closed()
     with pytest.raises(InvalidStatus):
         await hello(cluster, member.context(), NODE)
+
+
+async def test_a_node_is_forgotten_in_its_own_pool_alone(cluster: ClusterServer, tmp_path: Path) -> None:
+    (await cluster.http.post("/v1/pools", json={"pool": "gpu"})).raise_for_status()
+    member = await joined(cluster, tmp_path / "m", pool="gpu")
+    for which in ("n1", NODE):
+        answer = await cluster.http.delete(f"/v1/nodes/{which}", params={"pool": "default"})
+        assert answer.status_code == 404, answer.text
+    assert await hello(cluster, member.context(), NODE) == "Welcome"
+    await until_gone(cluster, "n1")
+    assert (await cluster.http.delete("/v1/nodes/n1", params={"pool": "default"})).status_code == 404
+    assert (await cluster.http.delete("/v1/nodes/n1", params={"pool": "gpu"})).status_code == 200
 
 
 async def test_a_forgotten_node_joins_again_with_a_new_link(cluster: ClusterServer, tmp_path: Path) -> None:

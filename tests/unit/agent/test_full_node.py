@@ -185,7 +185,7 @@ def test_what_is_to_start_takes_no_room_of_the_ends(node: Node, disk: Path) -> N
     fill(disk)
     environ = {**slow.env, "FILL": "x" * 10_000}
     late = [node.plan("exit 0", env=environ) for _ in range(300)]
-    for plan in late:
+    for one in late:
         node.run(plan)
     ends = [node.ended(plan) for plan in late]
     reasons = [str(end.reason) for end in ends]

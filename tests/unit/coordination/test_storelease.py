@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from towline.coordination.port import Lease
-from towline.coordination.storelease import FORGET_MS, SETTLE_MS, Leases
+from towline.coordination.storelease import FORGET_MS, SETTLE_MS, UNWANTED_MS, Leases
 from towline.core.leadership import LEASE_MS, NOBODY, STAGGER_MS, LeaseRow, PoolLease, ServerRow
 from towline.errors import StoreError
 from towline.store.memory import MemoryStore
@@ -176,6 +176,49 @@ async def test_a_pool_moves_to_a_server_that_comes_and_stays_there(cluster: Clus
     assert (first.held, second.held, *(other.held for other in others)) == (True, False, False, True)
     await cluster.pass_by(2 * SETTLE_MS, a, b)
     assert [await cluster.holder(pool) for pool in "pq"] == ["a", "b"]
+
+
+async def test_a_pool_that_nobody_wants_to_lead_holds_up_no_other(cluster: Cluster) -> None:
+    a, b = cluster.server("a"), cluster.server("b")
+    for pool in ("q", "stopped"):
+        await cluster.store.pool_create(pool)
+    leases = [await cluster.want(a, pool) for pool in ("p", "q")]
+    await cluster.pass_by(1_000, a)
+    others = [await cluster.want(b, pool) for pool in ("p", "q")]
+    for _ in range((UNWANTED_MS + LEASE_MS + 2 * SETTLE_MS) // 250):
+        await cluster.pass_by(250, a, b)
+        for lease in (*leases, *others):
+            if lease.held and lease._leaving.is_set():  # type: ignore[attr-defined]
+                await lease.give_up()
+    assert sorted([await cluster.holder("p"), await cluster.holder("q")]) == ["a", "b"]
+    assert await cluster.holder("stopped") == NOBODY
+    cluster.waiting.append(asyncio.create_task(b.lease("stopped").acquire()))  # by one that was set right
+    await asyncio.sleep(0)
+    await cluster.pass_by(2 * STAGGER_MS, a, b)
+    assert await cluster.holder("stopped") == "b"
+
+
+async def test_what_nobody_takes_is_handed_over_ever_more_seldom(cluster: Cluster) -> None:
+    a, b = cluster.server("a"), cluster.server("b")
+    await cluster.store.pool_create("q")
+    leases = [await cluster.want(a, pool) for pool in ("p", "q")]
+    await cluster.pass_by(1_000, a, b)
+    given_up = 0
+    for _ in range(300_000 // 250):
+        await cluster.pass_by(250, a, b)
+        for lease in leases:
+            if lease.held and lease._leaving.is_set():  # type: ignore[attr-defined]
+                given_up += 1
+                await lease.give_up()
+                await cluster.want(a, lease.pool)  # type: ignore[attr-defined]
+    assert 3 < given_up < 10
+    assert sorted(a.held()) == ["p", "q"]
+    await cluster.want(b, "q")
+    for _ in range(600_000 // 250):
+        await cluster.pass_by(250, a, b)
+        if leases[1].held and leases[1]._leaving.is_set():  # type: ignore[attr-defined]
+            await leases[1].give_up()
+    assert (a.held(), b.held()) == (["p"], ["q"])
 
 
 async def test_dead_servers_are_told_of_for_a_while(cluster: Cluster) -> None:

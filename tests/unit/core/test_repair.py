@@ -351,3 +351,13 @@ def test_what_queued_before_its_end_is_no_second_entry_of_what_runs_again() -> N
     driver.exit("j0-0-0-1")
     ended(driver)
     assert driver.job_row("j1").state == "succeeded"
+
+
+def test_a_job_of_another_pool_is_not_taken_into_this_one() -> None:
+    driver = Driver(node_row())
+    driver.submit(a=task())
+    fail(driver, 0)
+    record = driver.table.record("j1")
+    with pytest.raises(NotFound, match="of the pool west"):
+        driver.step(Retry(job="j1", record=replace(record, job=replace(record.job, pool="west"))))
+    assert driver.pool.state.jobs == {} and driver.retry() == ("a",)

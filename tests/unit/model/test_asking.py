@@ -321,6 +321,7 @@ def test_pools(written, expected):
         ("[east, cluster]", "pool[1]: the name is 'cluster' (a pool's name is"),
         ("[east, any]", "pool[1]: is 'any' beside other pools (write pool: any, or the pools' names alone)"),
         ("[any, any]", "pool[0]: is 'any' beside other pools"),
+        (str([f"p{n}" for n in range(201)]), "pool: names 201 pools (name up to 200, or write pool: any)"),
         ("[east, west, east]", "pool[2]: names 'east' again (name each pool once)"),
         ("'{{params.nowhere}}'", "pool: there is no parameter 'nowhere'"),
         ("'{{index}}'", "pool: {{index}} cannot stand here"),

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.server.conftest import Rig
 
 from towline.errors import Conflict, InvalidDocument, OperatorError, RequestError, StoreError, Unavailable
+from towline.model.job import JobSpec
 from towline.server import intake as intake_module
 from towline.server.intake import ALPHABET, Intake, new_job_id
 
@@ -195,3 +196,24 @@ async def test_long_numbers_are_told_as_what_they_are(intake: Intake) -> None:
     for number in (b"1" * 5000, b"1e999"):
         with pytest.raises(InvalidDocument):
             await intake.submit(body(params={"p": 7}).replace(b"7", number), "k")
+
+
+async def test_secrets_of_which_another_leader_hears_first_are_read_anew(rig: Rig) -> None:
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+
+    def known(namespace: str, spec: JobSpec) -> None:
+        return None
+
+    task = {"runtime": "process", "command": ["true"], "secrets": {"KEY": "key"}}
+    uses = msgspec.json.encode({"document": {"name": "j", "tasks": {"a": task}}})
+    for behind, wanted in ((False, 0), (True, 1)):
+        made = Intake(
+            rig.store, rig.leader, "default", "default", check_secrets=known, catch_up=look, behind=behind
+        )
+        await made.submit(uses, None)
+        await made.submit(body(), None)
+        assert looks == wanted

@@ -9,6 +9,7 @@ import pytest
 from litestar.types import Scope
 
 from towline.errors import StoreError
+from towline.identity import tokens
 from towline.server.access import cluster
 from towline.server.access.cluster import Newest
 from towline.server.access.guard import PRINCIPAL, remote_door
@@ -81,15 +82,58 @@ async def test_a_token_of_another_server_opens_the_door_at_once() -> None:
 
     door = remote_door(app, here, enrolments, Newest(here, enrolments).catch_up)
 
-    async def come(text: str | None) -> Any:
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def come(text: str | None, path: str = "/v1/jobs") -> Any:
         headers = [] if text is None else [(b"authorization", f"Bearer {text}".encode())]
-        scope: Any = {"type": "http", "headers": headers, "client": None, "state": {}}
-        await door(scope, cast("Any", None), cast("Any", None))
-        return scope["state"][PRINCIPAL]
+        scope: Any = {"type": "http", "path": path, "headers": headers, "client": None, "state": {}}
+        scope["method"] = "GET"
+        await door(scope, cast("Any", None), send)
+        return scope["state"].get(PRINCIPAL)
 
     _, text = await there.create("ada", "viewer", "default", None)
     assert (await come(text)).name == "token ada"
     loads = enrolments.loads
     assert await come(None) is None and enrolments.loads == loads
-    assert await come("tow_nothing") is None and enrolments.loads == loads + 1
-    assert len(asked) == 3
+    assert await come("tow_nothing") is None and enrolments.loads == loads
+    assert await come(text[:-1] + ("B" if text[-1] == "A" else "A")) is None and enrolments.loads == loads
+    assert await come(tokens.mint().text) is None and enrolments.loads == loads + 1
+    assert await come(tokens.mint().text, "/healthz") is None and enrolments.loads == loads + 1
+    assert len(asked) == 6 and not said
+    enrolments.fails = True
+    assert await come(tokens.mint().text) is None
+    assert len(asked) == 6 and said[0]["status"] == 503
+
+
+async def test_a_read_that_fails_is_told_to_all_who_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CATCH_UP_S", 0.0)
+    counted = Counted()
+    made = newest(counted)
+    counted.fails = True
+    results = await asyncio.gather(*(made.catch_up() for _ in range(50)), return_exceptions=True)
+    assert [type(one) for one in results] == [StoreError] * 50
+    assert counted.loads == 1
+
+
+async def test_reading_anew_takes_a_small_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, waited_s = 0.0, 0.0
+
+    class Slow:
+        async def load(self) -> None:
+            nonlocal now_s
+            now_s += 2.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now_s, waited_s
+        now_s, waited_s = now_s + seconds, waited_s + seconds
+
+    monkeypatch.setattr(cluster.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(cluster.asyncio, "sleep", sleep)
+    made = Newest(Slow())
+    for _ in range(5):
+        await made.catch_up()
+        now_s += 0.001
+    assert waited_s > 4 * 17

@@ -118,6 +118,8 @@ def _read_values(reading: Reading, items: list[Any], where: Where) -> Any:
     return Array(first=0, last=len(values) - 1, values=tuple(values))
 
 
+MOST_POOLS = 200
+"""That one job names: each of them is asked about it."""
 _POOL_REMEDY = "write the name of a pool, any, or a list such as [east, west]"
 
 
@@ -131,6 +133,9 @@ def read_pools(reading: Reading, holder: Any, key: Any, where: Where) -> Any:
     items = cast("list[Any]", holder[key])
     if not items:
         return reading.bad(where, "is an empty list", _POOL_REMEDY)
+    if len(items) > MOST_POOLS:
+        remedy = f"name up to {MOST_POOLS}, or write pool: any"
+        return reading.bad(where, f"names {len(items)} pools", remedy)
     found: dict[str, None] = {}
     for at in range(len(items)):
         name, place = _read_pool(reading, items, at, Where(where, at)), Where(where, at)

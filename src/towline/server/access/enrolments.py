@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
-from towline.errors import Conflict, Forbidden, NotFound, RequestError
+from towline.errors import Conflict, Forbidden, NotFound, RequestError, Unavailable
+from towline.server.access.held import HeldRows
 from towline.server.access.tokens import Tokens, now_ms
 from towline.store.access import EnrolmentRow
 from towline.store.port import Store
@@ -42,10 +43,10 @@ class Enrolments:
         self._authority = authority
         self._tokens = tokens
         self._clock_ms = clock_ms
-        self._rows: dict[str, EnrolmentRow] = {}
+        self._rows: HeldRows[EnrolmentRow] = HeldRows()
 
     async def load(self) -> None:
-        self._rows = {row.node: row for row in await self._store.enrolment_list()}
+        await self._rows.read(self._store.enrolment_list, lambda row: row.node)
 
     async def enrol(
         self,
@@ -66,6 +67,8 @@ class Enrolments:
             raise RequestError(f"name is {name[:100]!r}: give 1 to {MAX_NAME} printable characters")
         at = self._clock_ms()  # not after the certificate's own time: see ``admits``
         certificate, expires_at = self._authority.node(request, node)
+        if node in self._rows:
+            await self.load()  # another server may have forgotten it a moment ago: the leader of its pool
         self._must_be_new(node)
         if await is_taken(node):
             raise Conflict(
@@ -87,13 +90,21 @@ class Enrolments:
             )
 
     async def renew(self, node: str, request: bytes) -> Enrolled:
-        """Give an enrolled node its next certificate. Raises NotFound, RequestError."""
+        """Give an enrolled node its next certificate. Raises NotFound, RequestError, and Unavailable where
+        another server has changed its enrolment meanwhile."""
         row = self._rows.get(node)
         if row is None:
             raise NotFound(f"Node {node} is not enrolled.")
         at = min(row.enrolled_at, self._clock_ms())  # this machine's clock may have been set back
         certificate, expires_at = self._authority.node(request, node)
-        return await self._keep(structs.replace(row, enrolled_at=at, expires_at=expires_at), certificate)
+        fresh = structs.replace(row, enrolled_at=at, expires_at=expires_at)
+        if not await self._store.enrolment_renew(node, row.enrolled_at, at, expires_at):
+            # The leader of its pool may have forgotten it: that is not to be undone here.
+            await self.load()
+            raise Unavailable(f"Node {node} has just been forgotten, or has enrolled again.")
+        if self._rows.get(node) is row:
+            self._rows[node] = fresh
+        return self._enrolled(fresh, certificate)
 
     async def _keep(self, row: EnrolmentRow, certificate: bytes) -> Enrolled:
         """First in memory: where the node is forgotten meanwhile, that has the last word in both."""
@@ -103,8 +114,11 @@ class Enrolments:
             await self._store.enrolment_put(row)
         except BaseException:
             if is_new:
-                self._rows.pop(row.node, None)
+                self._rows.drop(row.node)
             raise
+        return self._enrolled(row, certificate)
+
+    def _enrolled(self, row: EnrolmentRow, certificate: bytes) -> Enrolled:
         return Enrolled(
             certificate=certificate, authority=self._authority.certificate, expires_at=row.expires_at
         )
@@ -130,8 +144,11 @@ class Enrolments:
 
     async def forget(self, node: str) -> bool:
         """Its certificate is worth nothing from now on. False where it was not enrolled."""
-        self._rows.pop(node, None)
-        return await self._store.enrolment_delete(node)
+        self._rows.drop(node)
+        try:
+            return await self._store.enrolment_delete(node)
+        finally:
+            self._rows.drop(node)  # it may have been read again meanwhile
 
 
 def _worthless() -> Forbidden:

@@ -6,7 +6,6 @@ who its token or its certificate says, or nobody; each route says in rules.py wh
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from towline.server.access.rules import NODE, PUBLIC, WEBSOCKET, Everywhere, rul
 from towline.server.access.tokens import Tokens
 from towline.server.peers import callers
 from towline.server.process.http import CERTIFICATE
+from towline.server.process.refusing import not_now
 
 PRINCIPAL = "towline_principal"
 NAMESPACE_HEADER = "towline-namespace"
@@ -53,9 +53,12 @@ def remote_door(
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:
         who = identify(scope)
-        if who is None and catch_up is not None and _shows_something(scope):
-            with contextlib.suppress(StoreError):
+        if who is None and catch_up is not None and _may_be_new(scope, tokens):
+            try:
                 await catch_up()
+            except StoreError as error:  # not that he is nobody: that is not known
+                await not_now(scope, send, str(error))
+                return
             who = identify(scope)
         scope["state"][PRINCIPAL] = who
         await app(scope, receive, send)
@@ -81,8 +84,20 @@ def _identify(tokens: Tokens, enrolments: Enrolments) -> Callable[[Scope], Princ
     return identify
 
 
-def _shows_something(scope: Scope) -> bool:
-    return scope["state"].get(CERTIFICATE) is not None or _token(scope) is not None
+def _may_be_new(scope: Scope, tokens: Tokens) -> bool:
+    """Whether who is not known here could be known to another server, and that matters. Certificates are the
+    authority's."""
+    if _is_public(scope):
+        return False
+    if scope["state"].get(CERTIFICATE) is not None:
+        return True
+    token = _token(scope)
+    return token is not None and tokens.may_be_new(token)
+
+
+def _is_public(scope: Scope) -> bool:
+    method = cast("dict[str, Any]", scope).get("method", WEBSOCKET)
+    return rule_of(method, scope["path"]) is PUBLIC
 
 
 def _token(scope: Scope) -> str | None:

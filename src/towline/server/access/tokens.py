@@ -8,6 +8,7 @@ from collections.abc import Callable
 from towline.errors import NotFound, RequestError
 from towline.identity import tokens
 from towline.identity.roles import EVERYWHERE, WORDS, Principal
+from towline.server.access.held import HeldRows
 from towline.store.access import TokenRow
 from towline.store.port import Store
 
@@ -26,10 +27,10 @@ class Tokens:
     def __init__(self, store: Store, clock_ms: Callable[[], int] = now_ms) -> None:
         self._store = store
         self._clock_ms = clock_ms
-        self._rows: dict[str, TokenRow] = {}
+        self._rows: HeldRows[TokenRow] = HeldRows()
 
     async def load(self) -> None:
-        self._rows = {row.id: row for row in await self._store.token_list()}
+        await self._rows.read(self._store.token_list, lambda row: row.id)
 
     async def create(
         self, name: str, role: str, namespace: str, lifetime_ms: int | None
@@ -85,7 +86,7 @@ class Tokens:
                 continue
             if which == row.id or (row.kind == API and which == row.name):
                 await self._store.token_delete(row.id)
-                self._rows.pop(row.id, None)
+                self._rows.drop(row.id)
                 return row
         raise NotFound(f"There is no token {which!r}: tow token ls shows all.")
 
@@ -96,6 +97,11 @@ class Tokens:
             return None
         return Principal(name=f"token {row.name}", role=WORDS[row.role], namespace=row.namespace)
 
+    def may_be_new(self, text: str) -> bool:
+        """Whether it looks like a token, and like none that was known here."""
+        id = tokens.id_of(text)
+        return id is not None and id not in self._rows
+
     def opens_join(self, text: str) -> bool:
         """Whether a join token is still worth something."""
         return self._genuine(text, JOIN) is not None
@@ -105,7 +111,7 @@ class Tokens:
         row = self._genuine(text, JOIN)
         if row is None:
             return None
-        self._rows.pop(row.id)
+        self._rows.drop(row.id)
         return row if await self._store.token_use(row.id, self._clock_ms()) else None
 
     def _genuine(self, text: str, kind: str) -> TokenRow | None:

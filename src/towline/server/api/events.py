@@ -60,7 +60,7 @@ async def stream_events(
     """A job's events as server-sent events, until it has ended."""
     service = service_of(request)
     after = service.feed.number(cursor or request.headers.get("last-event-id"))
-    row = await service.facts.find(job)
+    row = await service.find(job)
     return Stream(
         job_events(service, row, after),
         media_type="text/event-stream",

@@ -78,7 +78,7 @@ async def _first(frames: AsyncIterator[bytes]) -> Open:
 
 
 async def _open(service: Service, job: str, task: str, index: int, wanted: Open) -> Relay:
-    row = await service.facts.find(job)
+    row = await service.find(job)
     task_row = await service.facts.task_row(row, task)
     if not task_row.first <= index <= task_row.last:
         raise NotFound(

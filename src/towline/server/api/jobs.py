@@ -141,7 +141,7 @@ async def show_task(
 async def wait(request: AnyRequest, job: FromPath[str], timeout_s: Seconds = 30.0) -> JobView:
     """The job when it has ended, at the latest after timeout_s."""
     service = service_of(request)
-    row = await service.facts.find(job)
+    row = await service.find(job)
     await until_ended(service, row, timeout_s)
     return await service.facts.job(await service.facts.find(row.id), 0)
 
@@ -172,7 +172,7 @@ async def cancel(request: AnyRequest, job: FromPath[str]) -> JobView:
     body = await decoded(request, CancelBody)
     if body.index is not None and body.task is None:
         raise RequestError("index is given without task: say which task's element is meant.")
-    row = await service.facts.find(job)
+    row = await service.find(job)
     if not has_ended(row) or row.state == JobState.QUARANTINED:
         command = Cancel(job=row.id, task=body.task, index=body.index, kill=body.kill)
         try:
@@ -197,7 +197,7 @@ async def retry(request: AnyRequest, job: FromPath[str]) -> RetryView:
     if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
         raise RequestError(f"Idempotency-Key is 1 to {MAX_KEY_LENGTH} characters long.")
     body = await decoded(request, RetryBody)
-    row = await service.facts.find(job)
+    row = await service.find(job)
     cursor = service.feed.cursor((await service.store.counters(service.pool))[1])
     named = tuple((element.task, element.index) for element in body.elements)
     names = await service.retrier.retry(row, named, body.failed, key)
@@ -214,7 +214,7 @@ async def why(
 ) -> WhyView:
     """Why something is as it is: what it waits for, or how it ended."""
     service = service_of(request)
-    row = await service.facts.find(job)
+    row = await service.find(job)
     if row.state == JobState.RUNNING:
         try:
             view = service.leader.opinion(lambda pool: pool.explain(row.id, task, index))

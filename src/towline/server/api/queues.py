@@ -14,7 +14,7 @@ from towline.errors import InvalidDocument, Problem, RequestError
 from towline.model.units import parse_bytes, parse_cpu
 from towline.model.views import JobView, PlanView, QueueView
 from towline.server.api.service import OF_A_POOL, service_of
-from towline.server.intake import Submission, prepare
+from towline.server.intake import PREPARED, Submission, prepared_from
 
 AnyRequest = Request[Any, Any, Any]
 Only = Annotated[Literal["new", "existing"] | None, QueryParameter(name="only")]
@@ -85,7 +85,7 @@ async def set_priority(request: AnyRequest, job: FromPath[str]) -> JobView:
     """Change the priority of a job that has not ended."""
     body = await decoded(request, PriorityBody)
     service = service_of(request)
-    row = await service.facts.find(job)
+    row = await service.find(job)
     await service.leader.ask(SetPriority(job=row.id, priority=body.priority))
     return await service.facts.job(await service.facts.find(row.id), 0)
 
@@ -94,8 +94,8 @@ async def set_priority(request: AnyRequest, job: FromPath[str]) -> JobView:
 async def plan(request: AnyRequest) -> PlanView:
     """Where everything of a job would go now. The body is that of a submission, and refused where that
     would be; nothing is kept."""
-    prepared = prepare(await request.body())
     service = service_of(request)
+    prepared = request.scope["state"].get(PREPARED) or await prepared_from(await request.body())
     await service.intake.check(prepared)
     view = service.leader.opinion(lambda pool: pool.plan(prepared.spec, service.namespace))
     view.pool = service.pool

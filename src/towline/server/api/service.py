@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from litestar.connection import ASGIConnection
 
+from towline.core.rows import JobRow
 from towline.errors import Unavailable
 from towline.identity.roles import DEFAULT
 from towline.server.access.guard import namespace_of
@@ -97,6 +98,14 @@ class Service:
         if seat is None:
             raise Unavailable(f"The pool {pool} has just been made: repeat the request.")
         return replace(self, seat=seat)
+
+    async def find(self, job: str) -> JobRow:
+        """The job that is meant, whose pool the request is about. Raises NotFound, and Unavailable where a
+        job of that name has come in another pool since the request's was found."""
+        row = await self.facts.find(job)
+        if row.pool != self.pool:
+            raise Unavailable(f"There is a new job {job[:100]!r} in the pool {row.pool}: repeat the request.")
+        return row
 
     @property
     def settings(self) -> Settings:

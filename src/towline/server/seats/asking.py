@@ -18,6 +18,7 @@ PATIENCE_S = 2.0
 OFFER = "/v1/offer"
 GATHERED = {"/v1/nodes": ("nodes",), "/v1/usage": ("nodes", "elements")}
 """What is asked of all pools where none is named, with the lists of the answer."""
+NO_NODE = "urn:towline:problem:no_node"
 _OURS = "towline_"
 _OF_A_BODY = (b"content-length", b"transfer-encoding", b"content-type")
 _KEPT = ("type", "asgi", "http_version", "scheme", "root_path", "headers", "client", "server", "extensions")
@@ -83,17 +84,25 @@ class Asking:
         answers = await asyncio.gather(*(self.ask(scope, pool, "GET", path, query) for pool in pools))
         good = [one for one in answers if one.status == 200]
         bad = [one for one in answers if one.status != 200]
-        if bad and (not good or path != "/v1/usage"):
-            await _pass(bad[0], send)
+        if refusing := [one for one in bad if not good or not _has_no_node(one)]:
+            await _pass(refusing[0], send)
             return
-        merged: dict[str, list[Any]] = {name: [] for name in GATHERED[path]}
+        merged: dict[str, list[msgspec.Raw]] = {name: [] for name in GATHERED[path]}
         for one in good:
-            found = msgspec.json.decode(one.body)
+            found = msgspec.json.decode(one.body, type=dict[str, msgspec.Raw])
             for name in merged:
-                merged[name] += found[name]
+                merged[name] += msgspec.json.decode(found[name], type=list[msgspec.Raw])
         body = msgspec.json.encode(merged)
         headers = [(key, value) for key, value in good[0].headers if key != b"content-length"]
         await _pass(Answered(200, [*headers, (b"content-length", b"%d" % len(body))], body), send)
+
+
+def _has_no_node(answer: Answered) -> bool:
+    """Whether a pool that is led refuses since no node of it is connected."""
+    try:
+        return answer.status == 503 and msgspec.json.decode(answer.body)["type"] == NO_NODE
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return False
 
 
 class _Answer:

@@ -49,6 +49,8 @@ class Making:
     metrics: Metrics | None
     seats: Seats | None = None
     """All of them; set once the first is there."""
+    catch_up: Callable[[], Awaitable[None]] | None = None
+    """Reads what other servers have changed of secrets, where there are such."""
 
     def __post_init__(self) -> None:
         self.held = None if self.joined is None else self.joined.hold(self._reloads())
@@ -108,6 +110,11 @@ class Making:
             await Deliverer(settings.pool, self.store, feed, self.facts, secret, targets).run()
 
         return deliver
+
+    async def load(self) -> None:
+        """Read anew what of the cluster's is held in memory, where that has changed. Raises OperatorError."""
+        if self.held is not None:
+            await self.held.catch_up()
 
     def _reloads(self) -> list[Callable[[], Awaitable[None]]]:
         """What of the cluster's is held in memory; then tasks are described with it."""

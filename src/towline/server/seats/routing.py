@@ -7,11 +7,10 @@ what belongs to no pool. A server that passes a request on has settled it, and s
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qs
 
@@ -19,9 +18,11 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from towline.core.routing import Offer, best
 from towline.errors import InvalidDocument, NotFound, RequestError, StoreError, Unavailable
+from towline.identity.roles import Principal, Role
 from towline.model.names import ANY_POOL
 from towline.server.access.guard import PRINCIPAL, namespace_in
-from towline.server.intake import LARGE_BYTES, PREPARED, prepare
+from towline.server.access.rules import rule_of
+from towline.server.intake import PREPARED, prepared_from
 from towline.server.peers.callers import POOL
 from towline.server.process.refusing import not_now, refuse
 from towline.server.seats.asking import GATHERED
@@ -30,6 +31,9 @@ from towline.store.port import Store
 BY_JOB = re.compile(r"/v1/jobs/([^/]+)")
 BY_NODE = re.compile(r"/v1/nodes/([^/]+)")
 BY_POOL = re.compile(r"/v1/pools/([^/]+)/?\Z")
+OF_A_POOL = re.compile(r"/v1/(nodes|queues|images|events|usage|gc)(/|\Z)")
+"""Where ``?pool=`` is heeded. A job is of its pool alone, and what belongs to no pool is the home's, whatever
+a request names."""
 SUBMITS = frozenset({"/v1/jobs", "/v1/plan"})
 REMEMBERED = 50_000
 """Of so many jobs it is known without a look which pool they are of: that never changes."""
@@ -42,6 +46,10 @@ class Seated(Protocol):
     def home_pool(self) -> str: ...
     def names(self) -> list[str]: ...
     def known(self, pool: str) -> str: ...
+
+
+Look = Callable[[], Awaitable[None]]
+"""Hears of the pools that other servers have made. Raises StoreError."""
 
 
 class Asked(Protocol):
@@ -75,7 +83,7 @@ def routed(app: ASGIApp, routing: Routing) -> ASGIApp:
 
 class Routing:
     """``node_pool`` names the pool that a node was enrolled for, by its id or name, None where it was not.
-    ``body_limit`` is the most bytes of a submission."""
+    ``body_limit`` is the most bytes of a submission. ``look``: where other servers make pools too."""
 
     def __init__(
         self,
@@ -84,7 +92,9 @@ class Routing:
         asking: Asked,
         node_pool: Callable[[str], str | None],
         body_limit: int,
+        look: Look | None = None,
     ) -> None:
+        self._look = look
         self._seats = seats
         self._store = store
         self._asking = asking
@@ -98,8 +108,7 @@ class Routing:
             return False
         if cast("dict[str, Any]", scope).get("method") not in ("GET", "HEAD"):
             return False  # as the API will say
-        asked = _query(scope)
-        return scope["state"].get(PRINCIPAL) is not None and not (asked.keys() & {"pool", "job"})
+        return _is_somebody(scope) and not (_query(scope).keys() & {"pool", "job"})
 
     async def gather(self, scope: Scope, send: Send) -> None:
         await self._asking.gather(scope, self._seats.names(), send)
@@ -110,10 +119,10 @@ class Routing:
         NotFound for a pool that is named and not there, StoreError, Unavailable."""
         state, path = scope["state"], scope["path"]
         state[POOL] = self._seats.home_pool
-        if state.get(PRINCIPAL) is None:
+        if not _is_somebody(scope):
             return receive  # nobody is told which pools there are; the API refuses him
         if (named := self._named(scope)) is not None:
-            state[POOL] = self._seats.known(named)
+            state[POOL] = await self._known(named)
         elif len(self._seats.names()) == 1:
             return receive
         elif cast("dict[str, Any]", scope).get("method") == "POST" and path in SUBMITS:
@@ -128,11 +137,20 @@ class Routing:
         found = BY_POOL.match(scope["path"])
         if found is not None:
             return found[1]
+        if OF_A_POOL.match(scope["path"]) is None:
+            return None
         asked = _query(scope)
         if (given := asked.get("pool")) is not None:
             return given
         cursor = asked.get("cursor", "") if scope["path"] == "/v1/events" else ""
         return cursor.rpartition(":")[0] or None
+
+    async def _known(self, pool: str) -> str:
+        """The name of a pool that is there, which this server may not have heard of yet. Raises NotFound,
+        StoreError."""
+        if self._look is not None and pool not in self._seats.names():
+            await self._look()
+        return self._seats.known(pool)
 
     async def _of_job(self, scope: Scope, job: str) -> str | None:
         try:
@@ -165,32 +183,46 @@ class Routing:
     async def _submission(self, scope: Scope, receive: Receive) -> Receive:
         """The pool that a job names, or of those that it leaves open the one that takes it best. A repeat
         goes where the key says, whatever the pools say by now."""
+        try:
+            namespace = namespace_in(scope)
+        except RequestError:
+            return receive  # as the API will say
+        wanted = rule_of("POST", scope["path"])
+        if not isinstance(wanted, Role) or not scope["state"][PRINCIPAL].may(wanted):
+            return receive  # likewise: nobody is asked for who may not
         body, receive = await _read(receive, self._body_limit)
         if body is None:
             return receive
         try:
-            prepared = await asyncio.to_thread(prepare, body) if len(body) > LARGE_BYTES else prepare(body)
+            prepared = await prepared_from(body)
         except InvalidDocument:
             return receive  # as the API will say
         scope["state"][PREPARED] = prepared
-        named = self._seats.names() if prepared.spec.pool == (ANY_POOL,) else list(prepared.spec.pool)
-        open_to = [pool for pool in named if pool in self._seats.names()]
+        known = self._seats.names()
+        named = known if prepared.spec.pool == (ANY_POOL,) else list(prepared.spec.pool)
+        open_to = [pool for pool in named if pool in known]
         if len(open_to) < len(named) or not named:
             return receive  # the home's leader says which are not there
-        scope["state"][POOL] = open_to[0] if len(open_to) == 1 else await self._choose(scope, open_to, body)
+        only = open_to[0] if len(open_to) == 1 else None
+        scope["state"][POOL] = only or await self._choose(scope, namespace, open_to, body)
         return receive
 
-    async def _choose(self, scope: Scope, pools: Sequence[str], body: bytes) -> str:
+    async def _choose(self, scope: Scope, namespace: str, pools: Sequence[str], body: bytes) -> str:
         key = dict(scope["headers"]).get(b"idempotency-key", b"").decode("latin-1")
         if key and scope["path"] != "/v1/plan":
-            with_namespace = namespace_in(scope)
-            stands = await self._store.reserved(with_namespace, key)
+            stands = await self._store.reserved(namespace, key)
             if stands is not None:
-                return self._seats.known(stands.pool)
+                return await self._known(stands.pool)
         found = best(await self._asking.offers(scope, pools, body), key or secrets.token_hex(8))
         if found is None:
             raise Unavailable("None of the pools that the job may run in answers: repeat the request.")
         return found
+
+
+def _is_somebody(scope: Scope) -> bool:
+    """Whether it is asked with a role: a node has none, and asks nothing that is about a pool."""
+    who = cast("Principal | None", scope["state"].get(PRINCIPAL))
+    return who is not None and who.role is not None
 
 
 def _query(scope: Scope) -> dict[str, str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
 from towline.errors import NotFound, OperatorError
 from towline.server.seats.seat import Seat
+from towline.store.coordination.rows import CoordinationStore
 
 LOOK_S = 0.5
 """How often it is looked whether a seat has come."""
+AGAIN_S = 5.0
+"""After so long, work for a pool that has failed is begun anew."""
 SHOWN = 20
 """Of pools where one is named that is not there."""
 END_S = 10.0
@@ -29,6 +32,7 @@ class Seats:
         self._stop: Callable[[], None] | None = None
         """What ends the server; set once it runs."""
         self._log = structlog.get_logger("server")
+        self._failed: set[str] = set()
         self.home = self.add(home)
 
     # --- which there are ----------------------------------------------------------------------------
@@ -64,6 +68,23 @@ class Seats:
             if self._stop is not None:
                 self._run(seat)
         return seat
+
+    async def learn(self, store: CoordinationStore) -> None:
+        """Have a seat for each pool that is in the store. Raises StoreError, OSError."""
+        for row in await store.lease_read():
+            self.add(row.pool)
+
+    def hear(self, pools: Iterable[str]) -> None:
+        """Of pools that are there. One that no seat can be made for now, such as where the disk is full, ends
+        nothing: it is led elsewhere, and tried again when it is heard of next."""
+        for pool in pools:
+            try:
+                self.add(pool)
+                self._failed.discard(pool)
+            except OSError as error:
+                if pool not in self._failed:
+                    self._log.error("a pool cannot be led here", pool=pool, reason=str(error))
+                self._failed.add(pool)
 
     # --- all of them --------------------------------------------------------------------------------
     @property
@@ -104,24 +125,30 @@ class Seats:
             self._stop()
 
     async def work(self) -> None:
-        """What goes on beside the leaders, of seats that come later too; until cancelled."""
-        tasks: set[asyncio.Task[None]] = set()
-        begun: set[str] = set()
+        """What goes on beside the leaders, of seats that come later too; until cancelled. What fails is begun
+        anew after a while: it hurts no other pool, and a server must not fall behind unnoticed."""
+        tasks: dict[str, asyncio.Task[None]] = {}
         try:
             while True:
                 for seat in self:
-                    if seat.pool not in begun:
-                        begun.add(seat.pool)
-                        tasks |= {asyncio.create_task(one, name=seat.pool) for one in seat.work()}
-                done, tasks = await asyncio.wait(tasks, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    error = None if task.cancelled() else task.exception()
-                    self._log.error("work for a pool has ended", pool=task.get_name(), exc_info=error)
-                if not tasks:
-                    await asyncio.sleep(LOOK_S)
+                    if seat.pool not in tasks:
+                        tasks[seat.pool] = asyncio.create_task(self._work_of(seat))
+                await asyncio.sleep(LOOK_S)
         finally:
-            for task in tasks:
+            for task in tasks.values():
                 task.cancel()
+
+    async def _work_of(self, seat: Seat) -> None:
+        while True:
+            tasks = [asyncio.ensure_future(one) for one in seat.work()]
+            try:
+                await asyncio.gather(*tasks)
+            except Exception:
+                self._log.exception("work for a pool has ended", pool=seat.pool)
+            finally:
+                for task in tasks:
+                    task.cancel()
+            await asyncio.sleep(AGAIN_S)
 
     async def end(self) -> None:
         """What has arrived is committed and answered."""
@@ -147,3 +174,14 @@ class Seats:
         for seat in self:
             if seat.leader.stopped is not None:
                 raise OperatorError(seat.leader.stopped)
+
+
+class Learning:
+    """What other servers have made of pools, as access/cluster.py reads it anew."""
+
+    def __init__(self, seats: Seats, store: CoordinationStore) -> None:
+        self._seats = seats
+        self._store = store
+
+    async def load(self) -> None:
+        self._seats.hear([row.pool for row in await self._store.lease_read()])

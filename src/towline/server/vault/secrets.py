@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import structlog
@@ -13,6 +14,8 @@ from towline.server.vault.vault import Entry, Vault
 
 KIND = "secret"
 MAX_BYTES = 64 * 1024
+TRIES = 3
+"""To read them without one being changed here meanwhile."""
 
 
 class Secrets:
@@ -23,6 +26,9 @@ class Secrets:
         self._vault = vault
         self._namespace = namespace
         self._all: dict[str, dict[str, bytes]] = {}
+        self._reading = asyncio.Lock()
+        self._changes: list[None] = []
+        """One for each change that was made while they were read."""
 
     @property
     def _open(self) -> dict[str, bytes]:
@@ -30,15 +36,20 @@ class Secrets:
 
     def within(self, namespace: str) -> Secrets:
         made = Secrets(self._vault, namespace)
-        made._all = self._all
+        made._all, made._reading, made._changes = self._all, self._reading, self._changes
         return made
 
     async def load(self) -> None:
         """Read those of all namespaces. One that does not open counts as not stored: its tasks say that it
         has to be set."""
-        fresh = {space: await self._read(space) for space in await self._vault.namespaces(KIND)}
-        self._all.clear()
-        self._all.update(fresh)
+        async with self._reading:  # so that what was read last is what stands
+            for _ in range(TRIES):
+                self._changes.clear()
+                fresh = {space: await self._read(space) for space in await self._vault.namespaces(KIND)}
+                if not self._changes:
+                    break
+            self._all.clear()
+            self._all.update(fresh)
 
     async def _read(self, namespace: str) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -96,12 +107,18 @@ class Secrets:
             )
         await self._vault.put(self._namespace, KIND, name, value)
         self._open[name] = value
+        self._changed()
 
     async def delete(self, name: str) -> None:
         """Raises NotFound, and RequestError for what is no name."""
         _check_name(name)
         await self._vault.delete(self._namespace, KIND, name)
         self._open.pop(name, None)
+        self._changed()
+
+    def _changed(self) -> None:
+        if self._reading.locked():
+            self._changes.append(None)
 
 
 def _check_name(name: str) -> None:

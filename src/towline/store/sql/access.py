@@ -33,6 +33,10 @@ class SqlAccess(Running):
     async def enrolment_put(self, row: EnrolmentRow) -> None:
         await self._change_shared(statements.enrolment_put, structs.asdict(row))
 
+    async def enrolment_renew(self, node: str, was: int, enrolled_at: int, expires_at: int) -> bool:
+        values = {"which": node, "was": was, "at": enrolled_at, "until": expires_at}
+        return await self._change(statements.enrolment_renew, values) == 1
+
     async def enrolment_list(self) -> list[EnrolmentRow]:
         return await self._read(
             _listed(EnrolmentRow, statements.ENROLMENT, statements.enrolment_list, {}), single=True

@@ -91,13 +91,22 @@ async def test_a_list_in_which_a_pool_is_missing_is_no_list(world: World) -> Non
 
 
 async def test_a_pool_without_nodes_leaves_the_usage_of_the_others(world: World) -> None:
-    world.answers = {"a": (200, {"nodes": [1], "elements": [2]}), "b": (503, {"detail": "no node"})}
+    none = {"type": "urn:towline:problem:no_node"}
+    usage = {"nodes": [{"a": 1}], "elements": [2], "interval_seconds": None}
+    world.answers = {"a": (200, usage), "b": (503, none)}
     await world.asking.gather({**SCOPE, "path": "/v1/usage"}, ["a", "b"], world.send)
-    assert world.told == (200, {"nodes": [1], "elements": [2]})
+    assert world.told == (200, {"nodes": [{"a": 1}], "elements": [2]})
     world.said.clear()
     del world.answers["a"]
     await world.asking.gather({**SCOPE, "path": "/v1/usage"}, ["b"], world.send)
-    assert world.told == (503, {"detail": "no node"})
+    assert world.told == (503, none)
+
+
+async def test_usage_in_which_a_pool_without_a_leader_is_missing_is_no_usage(world: World) -> None:
+    none = {"type": "urn:towline:problem:unavailable"}
+    world.answers = {"a": (200, {"nodes": [1], "elements": [2]}), "b": (503, none)}
+    await world.asking.gather({**SCOPE, "path": "/v1/usage"}, ["a", "b"], world.send)
+    assert world.told == (503, none)
 
 
 async def test_pools_that_do_not_answer_make_no_offer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

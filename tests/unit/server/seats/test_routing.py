@@ -38,7 +38,13 @@ class World:
         self.enrolled: dict[str, str] = {}
         self.seen: list[dict[str, Any]] = []
         self.body = b""
-        self.door = routed(self._app, Routing(self, self.store, self, self.enrolled.get, 10_000))
+        self.made_elsewhere: list[str] = []
+        self.looks = 0
+        self.door = routed(self._app, Routing(self, self.store, self, self.enrolled.get, 10_000, self.look))
+
+    async def look(self) -> None:
+        self.looks += 1
+        self.pools = sorted({*self.pools, *self.made_elsewhere})
 
     def names(self) -> list[str]:
         return self.pools
@@ -202,3 +208,36 @@ async def test_a_store_that_fails_is_told_as_such(world: World, monkeypatch: pyt
 
     monkeypatch.setattr(world.store, "find_jobs", fails)
     assert await world.ask("/v1/jobs/j2") == 503
+
+
+async def test_a_job_is_of_its_pool_whatever_pool_the_request_names(world: World) -> None:
+    assert await world.ask("/v1/jobs/j2/retry?pool=west", "POST") == "east"
+    assert await world.ask("/v1/jobs/j1/cancel?pool=west", "POST") == "default"
+    assert await world.submit() == "default"
+    body = json.dumps({"document": {**DOCUMENT, "pool": "east"}}).encode()
+    assert await world.ask("/v1/jobs?pool=west", "POST", parts=[body]) == "east"
+    assert await world.ask("/v1/secrets/s?pool=west", "PUT") == "default"
+
+
+async def test_a_pool_that_another_server_has_just_made_is_looked_for(world: World) -> None:
+    world.made_elsewhere = ["new", "newer"]
+    assert await world.ask("/v1/queues?pool=new") == "new" and world.looks == 1
+    assert await world.ask("/v1/queues?pool=north") == 404 and world.looks == 2
+    world.pools.remove("newer")
+    stands = Reservation(namespace="default", key="k", digest="d", job="j", pool="newer")
+    await world.store.reserve([stands])
+    assert await world.submit("any", headers={"idempotency-key": "k"}) == "newer"
+
+
+async def test_pools_are_not_asked_for_those_who_may_not(world: World) -> None:
+    viewer = Principal(name="token eve", role=Role.VIEWER, namespace="eve")
+    node = Principal(name="node n1", role=None, namespace=EVERYWHERE, node="node-1")
+    mine = Principal(name="token bob", role=Role.SUBMITTER, namespace="bob")
+    assert await world.submit("any", who=viewer) == "default"
+    assert await world.submit("any", who=node) == "default"
+    headers = {"towline-namespace": "eve", "idempotency-key": "k"}
+    assert await world.submit("any", who=mine, headers=headers) == "default"
+    assert await world.ask("/v1/queues?pool=north", who=node) == "default"
+    assert await world.ask("/v1/nodes/name-n2", who=node) == "default"
+    assert await world.ask("/v1/nodes", who=node) == "default"
+    assert world.asked == [] and PREPARED not in world.seen[0]

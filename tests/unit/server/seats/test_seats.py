@@ -16,8 +16,9 @@ from towline.server.events import Feed
 from towline.server.gateway import Gateway
 from towline.server.leader import InHand, Leader
 from towline.server.leader.clock import Clock
+from towline.server.seats import seats as layer
 from towline.server.seats.seat import Seat
-from towline.server.seats.seats import Seats
+from towline.server.seats.seats import Learning, Seats
 from towline.server.settings import Settings
 from towline.store.memory import MemoryStore
 
@@ -137,20 +138,45 @@ def test_a_pool_that_is_not_there_is_named_with_those_that_are(world: World) -> 
         world.seats.known("north")
 
 
-async def test_work_that_fails_for_a_pool_is_told_and_hurts_no_other(
+async def test_work_that_fails_for_a_pool_is_begun_anew_and_hurts_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    failed: list[str] = []
+
     async def fails(self: Seat) -> None:
         await self.leader.ready.wait()
+        failed.append(self.pool)
         raise ZeroDivisionError
 
+    monkeypatch.setattr(layer, "AGAIN_S", 0.01)
     monkeypatch.setattr(Seat, "_expire", fails)
     world.seats.start(world.stop)
     working = asyncio.create_task(world.seats.work())
-    await until(lambda: world.delivered == ["default"])
+    await until(lambda: failed.count("default") >= 3)
     world.seats.add("east")
-    await until(lambda: world.delivered == ["default", "east"])
+    await until(lambda: failed.count("east") >= 3)
+    assert set(world.delivered) == {"default", "east"}
     assert not working.done() and world.stops == 0
     working.cancel()
     await world.seats.end()
     await world.seats.settle()
+
+
+async def test_pools_that_other_servers_have_made_get_a_seat(world: World) -> None:
+    await world.store.pool_create("east")
+    await Learning(world.seats, world.store).load()
+    assert world.seats.names() == ["default", "east"]
+
+
+async def test_a_seat_that_cannot_be_made_now_is_made_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(pool: str) -> Seat:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(world.seats, "_make", full)
+    world.seats.hear(["default", "east"])
+    assert world.seats.names() == ["default"]
+    monkeypatch.setattr(world.seats, "_make", world.make)
+    world.seats.hear(["east"])
+    assert world.seats.names() == ["default", "east"]

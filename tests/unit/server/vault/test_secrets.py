@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,27 @@ async def test_names(secrets: Secrets, name: str) -> None:
         await secrets.put(name, VALUE)
     with pytest.raises(RequestError, match="a secret's name is 1 to 63"):
         await secrets.delete(name)
+
+
+async def test_what_is_set_while_they_are_read_stands(
+    vault: Vault, secrets: Secrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await secrets.put("key", b"old")
+    await secrets.put("gone", b"old")
+    held, late, get = asyncio.Event(), asyncio.Event(), vault.get
+
+    async def slow(namespace: str, kind: str, name: str) -> bytes:
+        value = await get(namespace, kind, name)
+        if name == "key":
+            held.set()
+            await late.wait()
+        return value
+
+    monkeypatch.setattr(vault, "get", slow)
+    reading = asyncio.create_task(secrets.load())
+    await held.wait()
+    await secrets.put("key", b"new")
+    await secrets.delete("gone")
+    late.set()
+    await reading
+    assert secrets.values_for("default", {"a": "key", "b": "gone"}) == {"a": b"new"}

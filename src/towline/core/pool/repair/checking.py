@@ -16,6 +16,9 @@ from towline.model.states import ENDED, JobState
 def check(pool: PoolState, job: Job | None, record: JobRecord) -> None:
     """That the record tells what there is, and that the job is one to run again."""
     row = record.job
+    if row.pool != pool.name:
+        # Whoever asked was sent here by mistake: in two memories it would run twice.
+        raise NotFound(f"job {row.name} ({row.id}) is of the pool {row.pool}, not of {pool.name}")
     known = pool.ended_jobs.get(row.id, pool.ended_forgotten) if job is None else job.retried_at
     if record.event_no < known or (job is None and row.state == JobState.RUNNING):
         raise Outdated(f"job {row.id} has gone on since its record was read")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from litestar import WebSocket
@@ -50,8 +50,12 @@ async def _link(socket: AnyWebSocket) -> None:
     agent = AgentSocket(socket)
     who = principal_of(socket)
     node = None if who is None else who.node
-    frames = agent.frames() if node is None else _of_a_member(socket, node, agent.frames())
-    await _seat_of(service_of(socket), node).gateway.serve(agent, frames, node)
+    service = service_of(socket)
+    seat = _seat_of(service, node)
+    frames = agent.frames()
+    if node is not None:
+        frames = _of_a_member(socket, node, lambda: _seat_of(service, node) is seat, frames)
+    await seat.gateway.serve(agent, frames, node)
 
 
 def _seat_of(service: Service, node: str | None) -> Seat:
@@ -61,14 +65,17 @@ def _seat_of(service: Service, node: str | None) -> Seat:
     return service.seats.add(service.access.enrolments.pool_of(node) or service.seats.home.pool)
 
 
-async def _of_a_member(socket: AnyWebSocket, node: str, frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The frames until the node is forgotten, which may be before its first one."""
+async def _of_a_member(
+    socket: AnyWebSocket, node: str, is_of_the_pool: Callable[[], bool], frames: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    """The frames until the node is forgotten, which may be before its first one; or until it is heard that it
+    has enrolled for another pool, where another server has seen to both."""
     from towline.identity.certificates import issued_at_ms
 
     enrolments = access_of(service_of(socket)).enrolments
     issued_at = issued_at_ms(socket.scope["state"][CERTIFICATE])
     async for frame in frames:
-        if not enrolments.admits(node, issued_at):
+        if not enrolments.admits(node, issued_at) or not is_of_the_pool():
             return
         yield frame
 

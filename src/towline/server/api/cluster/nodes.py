@@ -78,13 +78,16 @@ async def forget_node(request: AnyRequest, node: FromPath[str], force: FromQuery
 
 def _known(service: Service, name: str) -> str:
     """The id of a node by its id or the name that is shown, which may differ from the one that it enrolled
-    under; else of one that has enrolled and never come. Raises NotFound."""
+    under; else of one that has enrolled for this pool and never come. Raises NotFound."""
     try:
         return _view(service, name).id
     except NotFound:
-        id = None if service.access is None else service.access.enrolments.find(name)
-        if id is None or _find(service, id) is not None:
+        enrolments = None if service.access is None else service.access.enrolments
+        id = None if enrolments is None else enrolments.find(name)
+        if id is None or enrolments is None or _find(service, id) is not None:
             raise
+        if (enrolments.pool_of(id) or service.seats.home_pool) != service.pool:
+            raise  # its own pool knows whether it is connected
         return id
 
 

@@ -20,7 +20,7 @@ from towline.server.access.auditing import tell
 from towline.server.api.cluster.enrolment import access_of
 from towline.server.api.queues import decoded
 from towline.server.api.service import Service, service_of
-from towline.server.intake import Submission, prepare
+from towline.server.intake import PREPARED, Submission, prepared_from
 
 AnyRequest = Request[Any, Any, Any]
 PATIENCE_S = 5.0
@@ -73,8 +73,9 @@ async def create_pool(request: AnyRequest) -> PoolView:
 async def offer(request: AnyRequest) -> Offer:
     """How well a job would fit into the pool now, to choose among pools by. The body is that of a
     submission."""
-    prepared = prepare(await request.body())
     service = service_of(request)
+    # A server that asks itself has read the body already.
+    prepared = request.scope["state"].get(PREPARED) or await prepared_from(await request.body())
     return service.leader.opinion(lambda pool: pool.offer(prepared.spec, service.namespace))
 
 
