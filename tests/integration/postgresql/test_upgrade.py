@@ -188,15 +188,15 @@ INSERT INTO token (id, kind, name, role, namespace, digest, created_at, expires_
 new."""
 
 
-async def test_what_servers_of_before_write_is_the_default_pools_or_stays(later: Store) -> None:
+async def test_what_servers_of_before_write_is_the_first_pools_or_stays(later: Store) -> None:
     await later.enrolment_put(EnrolmentRow(node="n1", name="n1", enrolled_at=1, expires_at=2, pool="gpu"))
     await change(later, BEFORE_POOLS)
     found = await later.enrolment_list()
     assert [(row.node, row.pool, row.expires_at) for row in found] == [
         ("n1", "gpu", 99),
-        ("n2", "default", 99),
+        ("n2", "", 99),
     ]
-    assert [row.pool for row in await later.token_list()] == ["default"]
+    assert [row.pool for row in await later.token_list()] == [""]
 
 
 async def test_a_later_schema_that_is_not_for_it_is_refused(later: Store) -> None:

@@ -174,3 +174,27 @@ def test_no_child_is_spawned_whose_evidence_could_not_be_told_from_an_old_one(di
     disk.free()
     assert evidence.ready(2)
     assert evidence.spawned_at_ms(2) is None
+
+
+def test_what_is_to_start_takes_no_room_of_the_ends(node: Node, disk: Path) -> None:
+    """Plans may be large, and an agent may have many of them by the time it says that its disk is full."""
+    slow = node.plan("sleep 1000", timeout_ms=4_000)
+    node.run(slow)
+    node.until(lambda: node.state(slow) == "running")
+    supervisor = node.supervisor
+    fill(disk)
+    environ = {**slow.env, "FILL": "x" * 10_000}
+    late = [node.plan("exit 0", env=environ) for _ in range(300)]
+    for plan in late:
+        node.run(plan)
+    ends = [node.ended(plan) for plan in late]
+    reasons = [str(end.reason) for end in ends]
+    assert set(reasons) <= {"exited", "disk_full"}  # the first ones may still find what they need
+    assert reasons[100:] == ["disk_full"] * 200
+    assert node.ended(slow).reason == "timed_out"
+    assert node.supervisor == supervisor
+    node.kill("supervisor")
+    node.connect()
+    assert node.updates[late[-1].attempt] == ends[-1]
+    (disk / "ballast").unlink()
+    assert node.result("exit 2").exit_code == 2

@@ -220,6 +220,14 @@ class Journal:
         self.flush()
 
     @property
+    def tight(self) -> bool:
+        """The disk is full, and what is left of the room taken ahead is for the ends of what there is."""
+        bytes_then = self._bytes + sum(map(len, self._waiting))
+        if bytes_then > self._taken - _AHEAD_BYTES // 2:
+            self._take_ahead()
+        return bytes_then > self._taken - _AHEAD_BYTES // 2
+
+    @property
     def gone(self) -> bool:
         """Its file was removed, or another one stands in its place: nothing that is written to it will ever
         be read. One that was only moved away may come back."""

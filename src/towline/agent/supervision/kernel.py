@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from towline.errors import NO_ROOM
 from towline.runtime.linux.spaces import become_subreaper, enter_mounts_without, hybrid_mount
 
 __all__ = [
@@ -184,5 +185,6 @@ def boot_id() -> str:
 
 def take_room(file: int, offset: int, length: int) -> bool:
     """Have the filesystem keep room for ``length`` bytes from ``offset`` on, behind what the file
-    holds, whose length stays. False where it has none, or cannot do so."""
-    return _libc.fallocate(file, _KEEP_SIZE, offset, length) == 0
+    holds, whose length stays. False where it has none. True too where it cannot do so at all: writing will
+    tell."""
+    return _libc.fallocate(file, _KEEP_SIZE, offset, length) == 0 or ctypes.get_errno() not in NO_ROOM

@@ -79,6 +79,9 @@ class Starting:
             known = self.roster.attempts.get(plan.attempt)
             if known is None:
                 attempt = self.roster.attempts[plan.attempt] = Attempt(plan.attempt, plan)
+                if self.roster.journal.tight:
+                    self.ending.failed(attempt, StartFailed(_NO_ROOM, Reason.DISK_FULL.value))
+                    continue
                 self.roster.journal.add(Accepted(plan))
                 self.queue.append(attempt)
             elif known.update is not None and not known.forgotten:
