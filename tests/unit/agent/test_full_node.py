@@ -176,13 +176,13 @@ def test_no_child_is_spawned_whose_evidence_could_not_be_told_from_an_old_one(di
     assert evidence.spawned_at_ms(2) is None
 
 
-def test_what_is_to_start_takes_no_room_of_the_ends(node: Node, disk: Path) -> None:
+def test_what_is_to_start_takes_no_room_of_the_ends(node: Node, disk: SmallDisk) -> None:
     """Plans may be large, and an agent may have many of them by the time it says that its disk is full."""
     slow = node.plan("sleep 1000", timeout_ms=4_000)
     node.run(slow)
     node.until(lambda: node.state(slow) == "running")
     supervisor = node.supervisor
-    fill(disk)
+    disk.fill()
     environ = {**slow.env, "FILL": "x" * 10_000}
     late = [node.plan("exit 0", env=environ) for _ in range(300)]
     for plan in late:
@@ -196,5 +196,5 @@ def test_what_is_to_start_takes_no_room_of_the_ends(node: Node, disk: Path) -> N
     node.kill("supervisor")
     node.connect()
     assert node.updates[late[-1].attempt] == ends[-1]
-    (disk / "ballast").unlink()
+    disk.free()
     assert node.result("exit 2").exit_code == 2
