@@ -16,8 +16,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.ports import free_ports
-
 PATIENCE_S = 60
 JARS = "/usr/share/java"
 _DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
@@ -116,6 +114,8 @@ class Ensemble:
     another network namespace, where ``address`` is known."""
 
     def __init__(self, size: int = 3, address: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
+        from tests.ports import free_ports  # this file is also a program that finds nothing of ours
+
         self.folder = Path(tempfile.mkdtemp(prefix="towline-zk-"))
         ports = [free_ports(3) for _ in range(size)]
         quorum = [

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.integration.cluster.cluster_server import free_port
 from tests.integration.server_process import PATIENCE_S, ServerProcess
+from tests.ports import free_port
 from tests.postgres import Postgres
 
 AWAY = "the store is away, and is waited for"
