@@ -72,7 +72,7 @@ async def test_a_token_ends_with_its_lifetime_and_its_text_is_kept_nowhere(clust
     token = await cluster.token("short", "viewer", lifetime="1ms")
     async with cluster.caller(token) as http:
         assert (await http.get("/v1/jobs")).status_code == 401
-    secret = token.rpartition("_")[2]
+    secret = token.split("_", 2)[2]  # which may have such a character itself
     for path in cluster.home.rglob("*"):
         assert not path.is_file() or secret.encode() not in path.read_bytes(), path
     listed = (await cluster.http.get("/v1/tokens")).json()["tokens"]
