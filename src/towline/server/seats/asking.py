@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,6 +13,10 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from towline.core.routing import Offer
 from towline.server.peers.callers import PASSED_ON, POOL
 
+T = TypeVar("T")
+
+MOMENT_S = 0.3
+"""So long all pools have to say how a job would fit."""
 PATIENCE_S = 2.0
 """So long a pool may take to say how a job would fit, or how it stands."""
 OFFER = "/v1/offer"
@@ -46,29 +50,26 @@ class Asking:
         return answer.whole
 
     async def offers(self, scope: Scope, pools: Iterable[str], body: bytes) -> list[Offer]:
-        """What the pools say of a submission, as far as they answer in time."""
-        answers = await self._all(scope, pools, "POST", OFFER, body)
-        return [
-            msgspec.json.decode(one.body, type=Offer)
-            for one in answers
-            if isinstance(one, Answered) and one.status == 200
-        ]
+        """What the pools say of a submission. Once one has said that the job fits, the others have a moment:
+        a leader that is frozen delays nobody for long."""
+        asking = {asyncio.create_task(self._in_time(scope, pool, "POST", OFFER, body)) for pool in pools}
+        try:
+            done, late = await asyncio.wait(asking, timeout=MOMENT_S)
+            while late and not any(offer.fits for offer in _offers(done)):
+                more, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
+                done |= more
+        finally:
+            for task in asking:
+                task.cancel()
+        return _offers(done)
 
     async def views(self, scope: Scope, pools: Sequence[str], kind: type[Any]) -> dict[str, Any]:
         """How pools stand, by their names, as far as they answer in time."""
         answers = await asyncio.gather(
             *(self._in_time(scope, pool, "GET", f"/v1/pools/{pool}", b"") for pool in pools)
         )
-        return {
-            pool: msgspec.json.decode(one.body, type=kind)
-            for pool, one in zip(pools, answers, strict=True)
-            if one is not None and one.status == 200
-        }
-
-    async def _all(
-        self, scope: Scope, pools: Iterable[str], method: str, path: str, body: bytes
-    ) -> list[Answered | None]:
-        return await asyncio.gather(*(self._in_time(scope, pool, method, path, body) for pool in pools))
+        views = {pool: _read(one, kind) for pool, one in zip(pools, answers, strict=True)}
+        return {pool: view for pool, view in views.items() if view is not None}
 
     async def _in_time(self, scope: Scope, pool: str, method: str, path: str, body: bytes) -> Answered | None:
         try:
@@ -95,6 +96,21 @@ class Asking:
         body = msgspec.json.encode(merged)
         headers = [(key, value) for key, value in good[0].headers if key != b"content-length"]
         await _pass(Answered(200, [*headers, (b"content-length", b"%d" % len(body))], body), send)
+
+
+def _offers(done: Iterable[asyncio.Task[Answered | None]]) -> list[Offer]:
+    offers = [_read(task.result(), Offer) for task in done]
+    return sorted((offer for offer in offers if offer is not None), key=lambda offer: offer.pool)
+
+
+def _read(answer: Answered | None, kind: type[T]) -> T | None:
+    """None where there is no answer, or one that only another version would understand."""
+    try:
+        if answer is None or answer.status != 200:
+            return None
+        return msgspec.json.decode(answer.body, type=kind)
+    except msgspec.DecodeError:
+        return None
 
 
 def _has_no_node(answer: Answered) -> bool:

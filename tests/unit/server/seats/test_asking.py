@@ -118,6 +118,23 @@ async def test_pools_that_do_not_answer_make_no_offer(world: World, monkeypatch:
     assert sorted(world.heard) == [(pool, "POST", "/v1/offer", b"{}") for pool in ("a", "b", "silent")]
 
 
+async def test_a_frozen_pool_delays_no_job_that_fits_elsewhere(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer, "PATIENCE_S", 1000)
+    monkeypatch.setattr(layer, "MOMENT_S", 0.05)
+    world.answers = {"a": (200, {"pool": "a", "fits": True, "room": 0.5, "backlog": 0.1})}
+    found = await asyncio.wait_for(world.asking.offers(SCOPE, ["frozen", "a"], b"{}"), 5)
+    assert [offer.pool for offer in found] == ["a"]
+
+
+async def test_what_another_version_answers_is_no_offer(world: World) -> None:
+    offer = {"pool": "a", "fits": False, "room": 0.0, "backlog": 0.1}
+    world.answers = {"a": (200, offer), "b": (200, {"new": 1}), "c": (200, [])}
+    found = await asyncio.wait_for(world.asking.offers(SCOPE, ["a", "b", "c"], b"{}"), 5)
+    assert [offer.pool for offer in found] == ["a"]
+
+
 async def test_views_are_of_those_that_answer(world: World) -> None:
     world.answers = {"a": (200, {"pool": "a", "nodes": 3}), "b": (500, {})}
     found = await world.asking.views(SCOPE, ["a", "b"], PoolView)
