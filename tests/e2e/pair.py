@@ -20,7 +20,13 @@ from tests.postgres import DATABASE, USER, Postgres, programs
 from tests.small_disk import SmallDisk
 
 DISK_MIB = 256
-_SMALL = {"min_wal_size": "32MB", "max_wal_size": "32MB", "shared_buffers": "16MB"}
+_SMALL = {
+    "min_wal_size": "32MB",
+    "max_wal_size": "32MB",
+    "shared_buffers": "16MB",
+    # A standby whose primary was away is back at once: nothing is confirmed before.
+    "wal_retrieve_retry_interval": "200ms",
+}
 _LOGS = 8
 """As many as it keeps, and some."""
 _NAMES = "synchronous_standby_names"
