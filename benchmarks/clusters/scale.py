@@ -19,7 +19,9 @@ from benchmarks.figures import Figure, Options, Report
 from benchmarks.home import PATIENCE_S, Home, cpu_of
 from towline.client import Client
 
-NODES, ELEMENTS, READERS, POOLS = 500, 40_000, 20, 24
+NODES, ELEMENTS, READERS, POOLS = 2_000, 40_000, 20, 24
+FEW, FEW_AT_ONCE = 2_000, 54
+"""So many elements, so many of them at a time: as a pool of the cluster that is worked out has them."""
 BEAT_S = 2.0
 IDLE_S = 20.0
 SETTLE_S = 5.0
@@ -34,6 +36,10 @@ class Costs(Struct, kw_only=True):
     element_log: float
     element_disk: float
     element_events: float
+    few_cpu: float
+    """Of an element of which only some hundred come in a second, so that commits carry few."""
+    few_database_cpu: float
+    few_log: float
     told_cpu: float
     heartbeat_cpu: float
     node_memory: float
@@ -86,10 +92,11 @@ def _measured(home: Home, database: Postgres, count: int, elements: int, pools: 
     with nodes(database, [home], count):
         time.sleep(SETTLE_S)
         idle, memory = _idle(home, database), home.memory_bytes("server")
-        asyncio.run(_array(home, elements // 10, readers=0))
-        plain = _array_used(home, database, elements, readers=0)
+        asyncio.run(_array(home, elements // 10))
+        few = _array_used(home, database, FEW, at_once=FEW_AT_ONCE)
+        plain = _array_used(home, database, elements)
         told = _array_used(home, database, elements, readers=READERS)
-    events = _newest(database) / (2 * elements + elements // 10)
+    events = _newest(database) / (2 * elements + elements // 10 + FEW)
     without, without_memory = _idle(home, database), home.memory_bytes("server")
     make_pools(home, *(f"p{number}" for number in range(pools)))
     with_pools = _idle(home, database)
@@ -99,6 +106,9 @@ def _measured(home: Home, database: Postgres, count: int, elements: int, pools: 
         element_log=plain.log / elements,
         element_disk=plain.disk / elements,
         element_events=events,
+        few_cpu=few.server / FEW,
+        few_database_cpu=few.database / FEW,
+        few_log=few.log / FEW,
         told_cpu=max(0.0, told.server - plain.server) / (events * elements * READERS),
         heartbeat_cpu=(idle.server - bare.server) / (count * IDLE_S / BEAT_S),
         node_memory=(memory - bare_memory) / count,
@@ -132,20 +142,23 @@ def _idle(home: Home, database: Postgres) -> _Used:
     return _between(before, _used(home, database))
 
 
-def _array_used(home: Home, database: Postgres, elements: int, readers: int) -> _Used:
+def _array_used(home: Home, database: Postgres, elements: int, readers: int = 0, at_once: int = 0) -> _Used:
     """What an array takes beyond what the same time takes without one."""
     rest = _idle(home, database)
     before = _used(home, database)
-    asyncio.run(_array(home, elements, readers))
+    asyncio.run(_array(home, elements, readers, at_once))
     used = _between(before, _used(home, database))
     used.server -= rest.server / IDLE_S * used.at_s
     used.database -= rest.database / IDLE_S * used.at_s
     return used
 
 
-async def _array(home: Home, elements: int, readers: int) -> None:
+async def _array(home: Home, elements: int, readers: int = 0, at_once: int = 0) -> None:
+    tree = jobs.array(elements)
+    if at_once:
+        tree["tasks"]["t"]["limit"] = {"key": "few", "max": at_once}
     async with Client(home.path / "tow.sock") as client:
-        job = await client.submit(jobs.array(elements))
+        job = await client.submit(tree)
         async with _reading(home, job.id, readers):
             async with asyncio.timeout(PATIENCE_S * 10):
                 view = await job.wait()
@@ -178,11 +191,14 @@ def _newest(database: Postgres) -> int:
 def _costs(costs: Costs) -> list[Figure]:
     micro, kib = 1e6, 1 / 1024
     rows = (
-        ("an element: CPU of the server", costs.element_cpu * micro, "µs"),
-        ("an element: CPU of PostgreSQL", costs.element_database_cpu * micro, "µs"),
-        ("an element: PostgreSQL's log", costs.element_log, "bytes"),
-        ("an element: on disk", costs.element_disk, "bytes"),
-        ("an element: events", costs.element_events, ""),
+        ("an element of thousands a second: CPU of the server", costs.element_cpu * micro, "µs"),
+        ("... CPU of PostgreSQL", costs.element_database_cpu * micro, "µs"),
+        ("... PostgreSQL's log", costs.element_log, "bytes"),
+        ("... on disk", costs.element_disk, "bytes"),
+        ("... events", costs.element_events, ""),
+        ("an element of a hundred a second: CPU of the server", costs.few_cpu * micro, "µs"),
+        ("... CPU of PostgreSQL", costs.few_database_cpu * micro, "µs"),
+        ("... PostgreSQL's log", costs.few_log, "bytes"),
         ("an event told to one reader: CPU of the server", costs.told_cpu * micro, "µs"),
         ("a heartbeat: CPU of the server", costs.heartbeat_cpu * micro, "µs"),
         ("a node: memory of the server", costs.node_memory * kib, "KiB"),
@@ -198,7 +214,7 @@ def _needs(costs: Costs, need: Need | None = None) -> list[Figure]:
     need = need or Need()
     rate, beats = need.elements_a_s, need.nodes / BEAT_S
     parts = {
-        "elements": rate * costs.element_cpu,
+        "elements": rate * costs.few_cpu,
         "heartbeats": beats * costs.heartbeat_cpu,
         "pools": need.pools * costs.pool_cpu,
     }
@@ -208,8 +224,8 @@ def _needs(costs: Costs, need: Need | None = None) -> list[Figure]:
         *((f"{what}: cores for {name}", value, "") for name, value in parts.items()),
         (f"{what}: cores of servers in all", sum(parts.values()), ""),
         (f"{what}: cores of a pool's leader", sum(parts.values()) / need.pools, ""),
-        (f"{what}: cores of PostgreSQL", rate * costs.element_database_cpu, ""),
-        (f"{what}: PostgreSQL's log", rate * costs.element_log / 2**20, "MiB/s"),
+        (f"{what}: cores of PostgreSQL", rate * costs.few_database_cpu, ""),
+        (f"{what}: PostgreSQL's log", rate * costs.few_log / 2**20, "MiB/s"),
         (f"{what}: on disk", rate * costs.element_disk * 86_400 / 2**30, "GiB/day"),
         (f"{what}: memory of servers", memory / 2**30, "GiB"),
     )
