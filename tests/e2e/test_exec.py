@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -313,6 +314,16 @@ def test_a_node_may_forbid_it(home: Home, script: Maker) -> None:
 # --- isolation -------------------------------------------------------------------------------------------
 
 
+def comparable(home: Home, limits: str) -> str:
+    """runc before 1.2 sets the number of open files of a further command while Go raises it for itself, and
+    now and then Go is last: it has the hard limit then, which it could take anyhow (opencontainers/runc#4195)."""
+    if home.env.get("TOWLINE_OCI_RUNTIME") != "runc":
+        return limits
+    found, count = re.subn(r"^.*\(-n\) \d+$", "open files", limits, flags=re.MULTILINE)
+    assert count == 1
+    return found
+
+
 @each(*ENGINES[1:])
 def test_it_has_no_more_rights_than_the_container(home: Home, task: Maker) -> None:
     probe = "grep -E '^(Cap|NoNewPrivs|Seccomp)' /proc/self/status; cat /proc/self/uid_map; ulimit -a"
@@ -323,12 +334,13 @@ def test_it_has_no_more_rights_than_the_container(home: Home, task: Maker) -> No
         lambda: inside(home, "job", "--", "ls", "/tow/out/own", status=None).returncode == 0, "it has looked"
     )
     own = inside(home, "job", "--", "cat", "/tow/out/own").stdout
-    assert inside(home, "job", "--", "sh", "-c", f"{probe}; {namespaces}").stdout == own
+    further = inside(home, "job", "--", "sh", "-c", f"{probe}; {namespaces}").stdout
+    assert comparable(home, further) == comparable(home, own)
     assert "NoNewPrivs:\t1" in own
     assert "Seccomp:\t2" in own
     assert inside(home, "job", "--", "id", "-u").stdout == "1000\n"
     as_root = inside(home, "job", "--user", "0:0", "--", "sh", "-c", f"id -u; {probe}").stdout
-    assert as_root == "0\n" + own[: own.index("cgroup:")]
+    assert comparable(home, as_root) == comparable(home, "0\n" + own[: own.index("cgroup:")])
     assert "no user 'nosuch'" in inside(home, "job", "--user", "nosuch", "--", "id", status=2).stderr
 
 
