@@ -316,7 +316,7 @@ def test_a_node_may_forbid_it(home: Home, script: Maker) -> None:
 
 def comparable(home: Home, limits: str) -> str:
     """runc before 1.2 sets the number of open files of a further command while Go raises it for itself, and
-    now and then Go is last: it has the hard limit then, which it could take anyhow (opencontainers/runc#4195)."""
+    now and then Go is last: it has the hard limit then, which it could take anyhow (runc's issue 4195)."""
     if home.env.get("TOWLINE_OCI_RUNTIME") != "runc":
         return limits
     found, count = re.subn(r"^.*\(-n\) \d+$", "open files", limits, flags=re.MULTILINE)
