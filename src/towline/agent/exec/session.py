@@ -24,7 +24,7 @@ from towline.wire.exec import (
     Window,
 )
 
-_LOOKS_S = (0.02, 0.05, 0.1, 0.2, 0.4)
+_LOOKS_S = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 FromSession = Started | Data | Credit | Exit | Refused
 
 
