@@ -104,6 +104,8 @@ def _freeze(fleet: Several, stamps: Stamps) -> None:
         frozen.signal(signal.SIGCONT)
     answer = in_hand.result()
     assert answer.status_code in (201, 503), answer.text  # 201: the next leader has taken it
+    if answer.status_code == 201:
+        assert fleet.get(f"/v1/jobs/{answer.json()['id']}")["name"] == "inhand"
     asked.shutdown()
     until(lambda: _leader_of([frozen]) not in (None, frozen.address), "it to follow the other")
     until(lambda: "stepping down" in frozen.log, "it to step down")

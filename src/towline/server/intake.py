@@ -141,6 +141,7 @@ class Intake:
             done.set_result(None)
 
     async def _submit_once(self, prepared: Prepared, key: str) -> tuple[str, bool]:
+        self._check_pool(prepared.spec)  # before the key names this pool, which nothing would take back
         wanted = Reservation(
             namespace=self._namespace,
             key=key,

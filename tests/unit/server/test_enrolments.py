@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from towline.errors import Conflict, NotFound, Unavailable
+from towline.errors import Conflict, NotFound, StoreError, Unavailable
 from towline.identity.certificates import make_authority, make_key, make_request
 from towline.server.access.authority import Authority
 from towline.server.access.enrolments import Enrolled, Enrolments
@@ -153,3 +153,18 @@ async def test_of_two_reads_the_one_that_began_later_counts() -> None:
     late.set()
     await reading
     assert rows == {"b": "b"}
+
+
+async def test_a_join_link_that_the_store_could_not_be_asked_about_is_good_for_another_try(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> bool:
+        raise StoreError("it does not answer")
+
+    _, token = await cluster.tokens.create_join(60_000, "default")
+    with monkeypatch.context() as away:
+        away.setattr(cluster.store, "token_use", fails)
+        with pytest.raises(StoreError):
+            await cluster.tokens.use_join(token)
+    assert await cluster.tokens.use_join(token) is not None
+    assert await cluster.tokens.use_join(token) is None

@@ -79,6 +79,21 @@ async def test_a_repeat_after_a_commit_of_unknown_outcome_finds_the_job(rig: Rig
     assert [row.id for row in await rig.store.jobs("default", None, 10)] == [job]
 
 
+async def test_a_job_that_came_to_the_wrong_pool_leaves_its_key_to_the_right_one(rig: Rig) -> None:
+    """A server that has not heard of a new pool yet sends its jobs to the home's leader, which knows it."""
+    document = {"name": "j", "pool": "new", "tasks": {"a": {"runtime": "process", "command": ["true"]}}}
+    sent = msgspec.json.encode({"document": document})
+    home, right = (
+        Intake(rig.store, rig.leader, "default", pool, pools=lambda: ["default", "new"])
+        for pool in ("default", "new")
+    )
+    with pytest.raises(Unavailable, match="just changed"):
+        await home.submit(sent, "k")
+    assert await rig.store.reserved("default", "k") is None
+    job, new = await right.submit(sent, "k")
+    assert new and [row.id for row in await rig.store.jobs("default", None, 10)] == [job]
+
+
 async def test_a_refused_request_frees_its_key(
     rig: Rig, intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

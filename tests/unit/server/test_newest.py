@@ -118,22 +118,46 @@ async def test_a_read_that_fails_is_told_to_all_who_wait_for_it(monkeypatch: pyt
     assert counted.loads == 1
 
 
+class Slow:
+    """Takes so long to read; its clock is the only one, and only reading and waiting take time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, takes_s: float) -> None:
+        self.takes_s = takes_s
+        self.now_s = self.waited_s = 0.0
+        self.fails = False
+        monkeypatch.setattr(cluster.time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(cluster.asyncio, "sleep", self._sleep)
+
+    async def load(self) -> None:
+        self.now_s += self.takes_s
+        if self.fails:
+            raise StoreError("it does not answer")
+
+    async def _sleep(self, seconds: float) -> None:
+        self.now_s, self.waited_s = self.now_s + seconds, self.waited_s + seconds
+
+
 async def test_reading_anew_takes_a_small_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s, waited_s = 0.0, 0.0
-
-    class Slow:
-        async def load(self) -> None:
-            nonlocal now_s
-            now_s += 2.0
-
-    async def sleep(seconds: float) -> None:
-        nonlocal now_s, waited_s
-        now_s, waited_s = now_s + seconds, waited_s + seconds
-
-    monkeypatch.setattr(cluster.time, "monotonic", lambda: now_s)
-    monkeypatch.setattr(cluster.asyncio, "sleep", sleep)
-    made = Newest(Slow())
+    slow = Slow(monkeypatch, 0.5)
+    made = Newest(slow)
     for _ in range(5):
         await made.catch_up()
-        now_s += 0.001
-    assert waited_s > 4 * 17
+        slow.now_s += 0.001
+    assert slow.waited_s > 4 * 4
+
+
+async def test_nobody_waits_for_minutes_because_the_store_stood_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow = Slow(monkeypatch, 30.0)
+    made = Newest(slow)
+    await made.catch_up()
+    slow.now_s, slow.takes_s = slow.now_s + 0.001, 0.001
+    await made.catch_up()
+    assert slow.waited_s <= cluster.LONGEST_REST_S
+    slow.now_s, slow.takes_s, slow.fails = slow.now_s + 60, 30.0, True
+    with pytest.raises(StoreError):
+        await made.catch_up()
+    slow.now_s, slow.fails, slow.waited_s = slow.now_s + 0.001, False, 0.0
+    await made.catch_up()
+    assert slow.waited_s == 0.0

@@ -11,8 +11,8 @@ from towline.errors import NotFound, RequestError
 from towline.model.states import Reason
 
 FORGOTTEN = "forgotten"
-_MOST_NAMED = 20
 """The state of a node that was taken out for good; it is shown nowhere."""
+_MOST_NAMED = 20
 
 
 def find_node(pool: PoolState, name: str) -> Node:

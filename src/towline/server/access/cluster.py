@@ -27,6 +27,8 @@ LOOK_S = 0.02
 """Likewise, where it is looked first whether anything has changed."""
 REST = 9
 """So many times as long as that took nothing is read: a cluster may have very many nodes."""
+LONGEST_REST_S = 5.0
+"""But no longer: where it took long because the store stood still, whoever is new would wait for minutes."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Newest:
             failed = error
         finally:
             ended_s = time.monotonic()
-            self._next_s = max(begun_s + self._least_s, ended_s + REST * (ended_s - begun_s))
+            rest_s = 0.0 if failed is not None else min(REST * (ended_s - begun_s), LONGEST_REST_S)
+            self._next_s = max(begun_s + self._least_s, ended_s + rest_s)
         self._begun_s, self._failed = begun_s, failed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from towline.errors import NotFound, RequestError
+from towline.errors import NotFound, RequestError, StoreError
 from towline.identity import tokens
 from towline.identity.roles import EVERYWHERE, WORDS, Principal
 from towline.server.access.held import HeldRows
@@ -112,7 +112,11 @@ class Tokens:
         if row is None:
             return None
         self._rows.drop(row.id)
-        return row if await self._store.token_use(row.id, self._clock_ms()) else None
+        try:
+            return row if await self._store.token_use(row.id, self._clock_ms()) else None
+        except StoreError:
+            self._rows[row.id] = row  # the store knows whether it was used, also the next time
+            raise
 
     def _genuine(self, text: str, kind: str) -> TokenRow | None:
         row = self._rows.get(tokens.id_of(text) or "")

@@ -60,24 +60,30 @@ class Following:
         self._held = held
         self._told: int | None = None
         """The number of the last event that readers have heard of; None: this server leads."""
+        self._due_s = float("-inf")
+        """When what is held is looked at next, by the loop's clock."""
         self._looked = asyncio.Event()
         leases.looked.append(self._looked.set)
         self._log = structlog.get_logger("following")
 
     async def run(self) -> None:
         """Until cancelled."""
-        loop = asyncio.get_running_loop()
-        due_s = 0.0
         while True:
             await self._looked.wait()
             self._looked.clear()
-            try:
-                await self.tell_events()
-                if self._held is not None and loop.time() >= due_s:
-                    due_s = loop.time() + RELOAD_S
-                    await self._held.catch_up()
-            except OperatorError as error:
-                self._log.warning("cannot keep up with the leader", reason=str(error))
+            # One by one: readers whose events cannot be read keep no token that was taken back.
+            for work in (self.tell_events, self._catch_up):
+                try:
+                    await work()
+                except OperatorError as error:
+                    self._log.warning("cannot keep up with the leader", reason=str(error))
+
+    async def _catch_up(self) -> None:
+        """Read anew what is held, where that is due. Raises OperatorError."""
+        now_s = asyncio.get_running_loop().time()
+        if self._held is not None and now_s >= self._due_s:
+            self._due_s = now_s + RELOAD_S
+            await self._held.catch_up()
 
     async def tell_events(self) -> None:
         """Read what the leader has committed since the last look, where somebody waits for it. Raises

@@ -11,6 +11,7 @@ import msgspec
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from towline.core.routing import Offer
+from towline.errors import Unavailable
 from towline.server.peers.callers import PASSED_ON, POOL
 
 T = TypeVar("T")
@@ -43,15 +44,19 @@ class Asking:
     async def ask(
         self, scope: Scope, pool: str, method: str, path: str, query: bytes = b"", body: bytes = b""
     ) -> Answered:
-        """What the leader of a pool answers to the caller of ``scope``."""
+        """What the leader of a pool answers to the caller of ``scope``. Raises Unavailable where it is gone
+        in the middle of its answer."""
         assert self.app is not None
         answer = _Answer()
-        await self.app(_made(scope, pool, method, path, query, body), _receive(body), answer.send)
+        try:
+            await self.app(_made(scope, pool, method, path, query, body), _receive(body), answer.send)
+        except OSError as error:
+            raise Unavailable(f"The pool {pool} does not answer: repeat the request ({error}).") from None
         return answer.whole
 
     async def offers(self, scope: Scope, pools: Iterable[str], body: bytes) -> list[Offer]:
-        """What the pools say of a submission. Once one has said that the job fits, the others have a moment:
-        a leader that is frozen delays nobody for long."""
+        """What the pools say of a submission. All have a moment; after it the first that says that the job
+        fits is enough: a leader that is frozen delays nobody for long."""
         asking = {asyncio.create_task(self._in_time(scope, pool, "POST", OFFER, body)) for pool in pools}
         try:
             done, late = await asyncio.wait(asking, timeout=MOMENT_S)
@@ -75,12 +80,13 @@ class Asking:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 return await self.ask(scope, pool, method, path, body=body)
-        except (TimeoutError, OSError):
+        except (TimeoutError, Unavailable):
             return None
 
     async def gather(self, scope: Scope, pools: Iterable[str], send: Send) -> None:
         """The answers of all pools as one. Where one refuses, its answer is the whole: what is shown without
-        a pool would be taken for all there is. Only a pool without nodes has nothing to say of usage."""
+        a pool would be taken for all there is. Only a pool without nodes has nothing to say of usage. Raises
+        Unavailable."""
         path, query = scope["path"], scope["query_string"]
         answers = await asyncio.gather(*(self.ask(scope, pool, "GET", path, query) for pool in pools))
         good = [one for one in answers if one.status == 200]

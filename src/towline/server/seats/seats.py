@@ -23,14 +23,14 @@ END_S = 10.0
 
 class Seats:
     """``make`` builds the seat of a pool. ``home`` is the pool that stands where none is named; its leader
-    also takes what belongs to no pool. Seats that are added run as soon as ``start`` was called."""
+    also takes what belongs to no pool. Seats that are added run from ``start`` to ``end``."""
 
     def __init__(self, home: str, make: Callable[[str], Seat]) -> None:
         self._make = make
         self._seats: dict[str, Seat] = {}
         self._leading: dict[str, asyncio.Task[None]] = {}
         self._stop: Callable[[], None] | None = None
-        """What ends the server; set once it runs."""
+        """What ends the server; set while it runs."""
         self._log = structlog.get_logger("server")
         self._failed: set[str] = set()
         self.home = self.add(home)
@@ -151,7 +151,8 @@ class Seats:
             await asyncio.sleep(AGAIN_S)
 
     async def end(self) -> None:
-        """What has arrived is committed and answered."""
+        """What has arrived is committed and answered. A pool that comes from now on is led elsewhere."""
+        self._stop = None
         for seat in self:
             seat.leader.end()
         if self._leading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from towline.errors import NotFound, OperatorError, RequestError
+from towline.errors import NotFound, OperatorError, RequestError, StoreError
 from towline.model.imageref import parse_image
 from towline.server.vault.vault import Entry, Vault
 
@@ -21,13 +21,16 @@ class Logins:
         self._open: dict[str, tuple[str, str, str]] = {}
 
     async def load(self) -> None:
-        """Read all. One that does not open is left out: its images then say that they need a login."""
+        """Read all. One that does not open is left out: its images then say that they need a login. Raises
+        StoreError."""
         fresh: dict[str, tuple[str, str, str]] = {}
         for entry in await self._vault.list(self._namespace, KIND):
             try:
                 fresh[entry.name] = await self._read(entry.name)
             except NotFound:
                 continue  # removed meanwhile
+            except StoreError:
+                raise  # nothing is known of it: what was read before stands
             except OperatorError as error:
                 structlog.get_logger("logins").warning("a login cannot be used", reason=str(error))
         self._open = fresh

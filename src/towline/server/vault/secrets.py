@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from towline.errors import InvalidDocument, NotFound, OperatorError, Problem, RequestError
+from towline.errors import InvalidDocument, NotFound, OperatorError, Problem, RequestError, StoreError
 from towline.model import names
 from towline.model.job import JobSpec
 from towline.server.vault.vault import Entry, Vault
@@ -41,7 +41,7 @@ class Secrets:
 
     async def load(self) -> None:
         """Read those of all namespaces. One that does not open counts as not stored: its tasks say that it
-        has to be set."""
+        has to be set. Raises StoreError."""
         async with self._reading:  # so that what was read last is what stands
             for _ in range(TRIES):
                 self._changes.clear()
@@ -58,6 +58,8 @@ class Secrets:
                 found[entry.name] = await self._vault.get(namespace, KIND, entry.name)
             except NotFound:
                 continue  # removed meanwhile
+            except StoreError:
+                raise  # nothing is known of it: what was read before stands
             except OperatorError as error:
                 structlog.get_logger("secrets").warning("a secret cannot be used", reason=str(error))
         return found

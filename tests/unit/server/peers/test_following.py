@@ -151,3 +151,25 @@ async def test_whoever_follows_a_pool_keeps_up_with_what_is_held(world: World) -
     while world.reloaded == 0:
         await asyncio.sleep(0)
     going.cancel()
+
+
+async def test_events_that_cannot_be_read_keep_no_token_that_was_taken_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> Any:
+        raise StoreError("a row is damaged")
+
+    following = Following(world.feed, world.store, world.leases, world.held)
+    reader = world.feed.subscribe("j1")
+    await world.leases.turn()
+    await following.tell_events()
+    await world.commit(1)
+    monkeypatch.setattr(world.store, "events", fails)
+    await world.leases.turn()
+    with pytest.raises(StoreError):
+        await following.tell_events()
+    going = asyncio.create_task(following.run())
+    while world.reloaded == 0:
+        await asyncio.sleep(0)
+    going.cancel()
+    assert world.heard(reader) == []

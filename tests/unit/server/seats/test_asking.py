@@ -10,6 +10,7 @@ import pytest
 from litestar.types import Receive, Scope, Send
 
 from towline.core.routing import Offer
+from towline.errors import Unavailable
 from towline.model.views import PoolView
 from towline.server.peers.callers import PASSED_ON, POOL
 from towline.server.seats import asking as layer
@@ -139,3 +140,25 @@ async def test_views_are_of_those_that_answer(world: World) -> None:
     world.answers = {"a": (200, {"pool": "a", "nodes": 3}), "b": (500, {})}
     found = await world.asking.views(SCOPE, ["a", "b"], PoolView)
     assert found == {"a": PoolView(pool="a", nodes=3)}
+
+
+async def test_a_leader_that_goes_in_the_middle_of_its_answer_is_asked_again_and_makes_no_offer(
+    world: World,
+) -> None:
+    behind = world.asking.app
+    assert behind is not None
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["state"][POOL] == "dying":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            raise ConnectionAbortedError("the leader is gone in the middle of an answer")
+        await behind(scope, receive, send)
+
+    world.asking.app = app
+    world.answers = {"a": (200, {"nodes": [1]})}
+    with pytest.raises(Unavailable, match="dying"):
+        await world.asking.gather(SCOPE, ["a", "dying"], world.send)
+    assert world.said == []
+    world.answers = {"a": (200, {"pool": "a", "fits": True, "room": 0.5, "backlog": 0.1})}
+    found = await asyncio.wait_for(world.asking.offers(SCOPE, ["a", "dying"], b"{}"), 5)
+    assert [offer.pool for offer in found] == ["a"]

@@ -112,8 +112,9 @@ async def test_a_pool_that_stops_for_an_operator_leaves_the_others_alone(
     assert world.stops == 0 and world.seats.unfinished_jobs is None
     with pytest.raises(NotFound):
         await world.seats.home.leader.ask(DeleteQueue(name="nothing"))
-    await world.seats.end()
+    world.seats.home.leader.end()
     await until(lambda: world.stops == 1)
+    await world.seats.end()
     await world.seats.settle()
     with pytest.raises(OperatorError, match=stopped):
         world.seats.close()
@@ -180,3 +181,16 @@ async def test_a_seat_that_cannot_be_made_now_is_made_later(
     monkeypatch.setattr(world.seats, "_make", world.make)
     world.seats.hear(["east"])
     assert world.seats.names() == ["default", "east"]
+
+
+async def test_a_pool_that_comes_while_the_server_ends_is_not_led_by_it(world: World) -> None:
+    world.seats.start(world.stop)
+    await until(world.seats.home.leader.ready.is_set)
+    ending = asyncio.create_task(world.seats.end())
+    await asyncio.sleep(0)
+    late = world.seats.add("late")
+    await ending
+    await asyncio.sleep(0.01)
+    assert not late.leader.ready.is_set() and (await world.store.counters("late"))[0] == 0
+    await world.seats.settle()
+    world.seats.close()

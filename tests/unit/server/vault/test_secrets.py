@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from towline.core.rows import SpecRow
-from towline.errors import InvalidDocument, NotFound, RequestError
+from towline.errors import InvalidDocument, NotFound, RequestError, StoreError
 from towline.model.job import JobSpec, TaskSpec
 from towline.server.link import task_info
 from towline.server.vault import Vault
+from towline.server.vault.logins import Logins
 from towline.server.vault.secrets import MAX_BYTES, Secrets
 from towline.store.memory import MemoryStore
 
@@ -131,3 +132,24 @@ async def test_what_is_set_while_they_are_read_stands(
     late.set()
     await reading
     assert secrets.values_for("default", {"a": "key", "b": "gone"}) == {"a": b"new"}
+
+
+@pytest.mark.parametrize("kind", ["secret", "registry"])
+async def test_a_store_that_fails_in_the_middle_takes_no_value_away(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Else nobody would have it on this server until something else is set: what has changed is read once."""
+    secrets, logins = Secrets(vault, "default"), Logins(vault, "default")
+    await secrets.put("my-token", VALUE)
+    await logins.put("ghcr.io", "ada", "pass")
+
+    async def fails(*_: object) -> None:
+        raise StoreError("it does not answer")
+
+    held = secrets if kind == "secret" else logins
+    with monkeypatch.context() as away:
+        away.setattr(vault._store, "seal_get", fails)
+        with pytest.raises(StoreError):
+            await held.load()
+    assert secrets.values_for("default", {"TOKEN": "my-token"}) == {"TOKEN": VALUE}
+    assert logins.login_for("ghcr.io/a/b") == ("ghcr.io", "ada", "pass")
