@@ -68,6 +68,8 @@ class ServerRow(Struct, frozen=True, kw_only=True):
     """The folder of its own that output and artifacts are in; empty: all servers reach them."""
     coordination: str = ""
     """Where it looks for leases, without a password; empty: in the store."""
+    pool: str = ""
+    """Which one stands for it where a request names none; empty: it does not tell (an older one)."""
 
 
 class PoolLease(NamedTuple):

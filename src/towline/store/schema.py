@@ -397,6 +397,7 @@ server = Table(
     _number("lease_ms"),
     _text("files"),
     _text("coordination"),
+    _text("pool"),
     sqlite_with_rowid=False,
 )
 

@@ -8,6 +8,7 @@ Where a commit fails, the memory is thrown away: crash and reload is the repair.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -204,8 +205,14 @@ class Leader:
             if self._commits > before:
                 backoff_ms, in_vain = self._settings.backoff_first_ms, 0
             if not self._ending:
-                await asyncio.sleep(max(backoff_ms / 1000, await self._let_others(in_vain)))
+                await self._rest(max(backoff_ms / 1000, await self._let_others(in_vain)))
             backoff_ms = min(2 * backoff_ms, self._settings.backoff_max_ms)
+
+    async def _rest(self, seconds: float) -> None:
+        """Not beyond the end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
 
     async def _let_others(self, in_vain: int) -> float:
         """A server that has the lease and cannot lead lets others try: for how many seconds."""

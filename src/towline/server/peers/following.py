@@ -16,6 +16,9 @@ from towline.store.port import Store
 RELOAD_S = 1.0
 """How often it is looked whether something has changed that is held in memory."""
 
+PATIENCE_S = 2.0
+"""So long a leader waits for what it holds to be read anew."""
+
 Reload = Callable[[], Awaitable[None]]
 
 
@@ -40,11 +43,15 @@ class Held:
 
     async def before_leading(self) -> None:
         """Once no other leader's commit lands any more: what is led with is no older than that. A value that
-        does not open keeps nobody from leading. Raises StoreError."""
+        does not open keeps nobody from leading, nor does a read that takes long, as beside a database that
+        has just been given up. Raises StoreError."""
         try:
-            await self.catch_up()
+            async with asyncio.timeout(PATIENCE_S):
+                await self.catch_up()
         except StoreError:
             raise
+        except TimeoutError:
+            structlog.get_logger("following").warning("what is held may be a moment old", waited_s=PATIENCE_S)
         except OperatorError as error:
             structlog.get_logger("following").warning("not all that is kept can be read", reason=str(error))
 

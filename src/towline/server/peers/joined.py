@@ -53,6 +53,7 @@ class Joined:
             lease_ms=settings.leadership_ms,
             files=settings.own_files,
             coordination="" if ensemble is None else str(ensemble),
+            pool=settings.pool,
         )
         self.row = row
         self._pool = settings.pool
@@ -153,6 +154,11 @@ class Joined:
                     f"this server looks for leases in {self.row.coordination or 'the store'}, and "
                     f"{other.name} at {other.address} in {other.coordination or 'the store'}: set "
                     "coordination_url to the same on both"
+                )
+            if other.pool not in ("", self.row.pool):
+                raise WrongSetting(
+                    f"this server's pool is {self.row.pool}, and that of {other.name} at {other.address} is "
+                    f"{other.pool}: set pool to the same on both; further pools are made by `tow pool create`"
                 )
             if own := self.row.files or other.files:
                 whose = "this server" if self.row.files else f"the server {other.name} at {other.address}"

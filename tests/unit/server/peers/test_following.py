@@ -14,6 +14,7 @@ from towline.coordination.storelease import Leases
 from towline.core.leadership import ServerRow
 from towline.errors import OperatorError, StoreError
 from towline.server.events import Feed
+from towline.server.peers import following as following_module
 from towline.server.peers.following import Following, Held
 from towline.store.memory import MemoryStore
 
@@ -173,3 +174,16 @@ async def test_events_that_cannot_be_read_keep_no_token_that_was_taken_back(
         await asyncio.sleep(0)
     going.cancel()
     assert world.heard(reader) == []
+
+
+async def test_a_read_that_hangs_keeps_nobody_from_leading(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(following_module, "PATIENCE_S", 0.01)
+    held = Held(world.store, [hangs])
+    await asyncio.wait_for(held.before_leading(), 5)
+    held = Held(world.store, [])
+    await asyncio.wait_for(held.catch_up(), 5)

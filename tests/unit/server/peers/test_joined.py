@@ -115,6 +115,15 @@ async def test_a_server_that_looks_elsewhere_for_leases_takes_none_before_it_end
         wanted.cancel()
 
 
+async def test_servers_that_differ_in_their_first_pool_do_not_go_together(world: World) -> None:
+    elder = await world.server("10.0.0.1:7443", store_url="postgresql://u@h/d")
+    younger = await world.server("10.0.0.2:7443", store_url="postgresql://u@h/d", pool="main")
+    await elder.leases.turn()
+    world.run(elder)
+    with pytest.raises(WrongSetting, match=r"pool is main, .* is default: set pool to the same on both"):
+        await asyncio.wait_for(world.run(younger), PATIENCE_S)
+
+
 async def test_when_it_has_ended_nothing_of_it_works_on(world: World) -> None:
     joined = await world.server("10.0.0.1:7443")
     turn = asyncio.Event()

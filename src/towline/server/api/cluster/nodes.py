@@ -86,16 +86,24 @@ def _known(service: Service, name: str) -> str:
         id = None if enrolments is None else enrolments.find(name)
         if id is None or enrolments is None or _find(service, id) is not None:
             raise
-        if (enrolments.pool_of(id) or service.seats.home_pool) != service.pool:
+        if not _is_member(service, id):
             raise  # its own pool knows whether it is connected
         return id
 
 
+def _is_member(service: Service, id: str) -> bool:
+    """Whether a node that has enrolled, or none that is known, has done so for the request's pool."""
+    assert service.access is not None
+    return (service.access.enrolments.pool_of(id) or service.seats.home_pool) == service.pool
+
+
 async def _forget_member(service: Service, id: str, force: bool) -> bool:
-    """Take back a node's enrolment and cut it off. False where it has none. Raises RequestError where it is
-    connected, unless forced."""
+    """Take back a node's enrolment and cut it off. False where it has none, or is another pool's member by
+    now. Raises RequestError where it is connected, unless forced."""
     enrolments = None if service.access is None else service.access.enrolments
     if enrolments is None:
+        return False
+    if enrolments.find(id) is not None and not _is_member(service, id):
         return False
     found = _find(service, id)
     if not force and found is not None and found.state in ("ready", "draining"):
