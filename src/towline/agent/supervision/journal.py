@@ -234,6 +234,11 @@ class Journal:
         return bytes_then > self._taken - _AHEAD_BYTES // 2
 
     @property
+    def spent(self) -> bool:
+        """Of what is left half is used up too: from here on refusals are not written down."""
+        return self._bytes + self._waiting_bytes > self._taken - _AHEAD_BYTES // 4
+
+    @property
     def gone(self) -> bool:
         """Its file was removed, or another one stands in its place: nothing that is written to it will ever
         be read. One that was only moved away may come back."""
