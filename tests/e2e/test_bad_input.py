@@ -127,6 +127,8 @@ def test_a_server_with_wrong_settings_leaves_the_home_as_it_is(home: Home, scrip
     (home.path / "server.toml").write_text('lost_after = "1s"\n')
     assert "lost_after" in home.tow("server", "--listen", "127.0.0.1:1", status=2).stderr
     assert "nothing.toml" in home.tow("server", "--config", "nothing.toml", status=2).stderr
+    (home.path / "server.toml").unlink()
+    assert "store_wait is 'soon'" in home.tow("server", "--store-wait", "soon", status=2).stderr
     assert not (home.path / "cluster").exists()
     assert home.json("job", job)["state"] == "running"
     home.tow("cancel", job, "--kill")

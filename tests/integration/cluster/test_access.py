@@ -14,13 +14,17 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage, InvalidStatus
 
 from towline.agent.cluster.dialing import dial_cluster
+from towline.agent.cluster.leasing import NodeLease
 from towline.agent.cluster.membership import Membership, join
 from towline.agent.cluster.servers import Servers
+from towline.agent.supervision.kernel import boottime_ms
+from towline.agent.supervision.leasing.files import LeaseFile
+from towline.core.lease import Lease
 from towline.errors import RequestError
 from towline.identity.certificates import Pair, make_authority, make_key, make_request, sign_node
 from towline.identity.joining import parse_join
 from towline.identity.tls import client_context
-from towline.wire.messages import VERSION, Hello, Refused, decode_from_server, encode
+from towline.wire.messages import VERSION, Hello, LeaseTimes, Refused, decode_from_server, encode
 
 NODE = "node-0123456789abcdef"
 OTHER = "node-fedcba9876543210"
@@ -357,6 +361,24 @@ async def test_a_forgotten_node_joins_again_with_a_new_link(cluster: ClusterServ
     spare = await cluster.join_link()
     await asyncio.to_thread(join, tmp_path / "m", parse_join(spare), NODE, "n1")  # which needs it not
     await asyncio.to_thread(join, tmp_path / "other", parse_join(spare), OTHER, "n2")
+
+
+async def test_a_node_that_changes_its_pool_leaves_the_old_pools_lease_behind(
+    cluster: ClusterServer, tmp_path: Path
+) -> None:
+    """Terms of two pools do not compare: under a higher one the new pool's leases would never count."""
+    (await cluster.http.post("/v1/pools", json={"pool": "gpu"})).raise_for_status()
+    await joined(cluster, tmp_path / "m")
+    granted = Lease(term=10**15, since_ms=1, until_ms=2, grace_ms=3)
+    LeaseFile(str(tmp_path)).write(granted)
+    await joined(cluster, tmp_path / "m")  # a node of this cluster already: nothing changes
+    assert LeaseFile(str(tmp_path)).held == granted
+    assert (await cluster.http.delete("/v1/nodes/n1")).status_code == 200
+    await joined(cluster, tmp_path / "m", pool="gpu")
+    lease = NodeLease(str(tmp_path))
+    lease.welcomed(LeaseTimes(lease_ms=60_000, grace_ms=700), 1, boottime_ms())
+    assert lease.term == 1
+    assert LeaseFile(str(tmp_path)).held.until_ms > boottime_ms()
 
 
 async def test_a_path_of_a_stranger_is_one_short_line_of_the_audit(cluster: ClusterServer) -> None:

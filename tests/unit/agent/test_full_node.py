@@ -198,3 +198,23 @@ def test_what_is_to_start_takes_no_room_of_the_ends(node: Node, disk: SmallDisk)
     assert node.updates[late[-1].attempt] == ends[-1]
     disk.free()
     assert node.result("exit 2").exit_code == 2
+
+
+def test_however_many_are_refused_the_room_of_the_ends_stays(node: Node, disk: SmallDisk) -> None:
+    slow = node.plan("sleep 1000", timeout_ms=600_000)
+    node.run(slow)
+    node.until(lambda: node.state(slow) == "running")
+    supervisor = node.supervisor
+    disk.fill()
+    environ = {**slow.env, "FILL": "x" * 10_000}
+    for _ in range(30):
+        late = [node.plan("exit 0", env=environ) for _ in range(100)]
+        for plan in late:
+            node.run(plan)
+        ends = [str(node.ended(plan).reason) for plan in late]
+    assert set(ends) == {"disk_full"}
+    assert node.supervisor == supervisor
+    node.stop(slow)
+    assert node.ended(slow).reason == "cancelled"
+    disk.free()
+    assert node.result("exit 2").exit_code == 2

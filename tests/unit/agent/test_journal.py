@@ -119,6 +119,19 @@ def test_damage_is_set_aside_under_a_new_instance(tmp_path: Path, damage: bytes)
     assert [p.read_bytes() for p in (tmp_path / "j").glob("damaged-*")] == [bytes(data)]
 
 
+def test_what_waits_to_be_written_is_no_full_disk(tmp_path: Path) -> None:
+    """An agent may order much at once, and plans may be large: where there is room, nothing is tight."""
+    journal = Journal(str(tmp_path / "j"))
+    plans = [process_plan("/node", f"job-0-{at}-1", "x" * 20_000) for at in range(200)]
+    for plan in plans:
+        assert not journal.tight
+        journal.add(Accepted(plan))
+    journal.flush()
+    assert not journal.tight
+    found = Journal(str(tmp_path / "j")).found
+    assert [record.plan for record in found if isinstance(record, Accepted)] == plans
+
+
 def test_knows_a_reboot(tmp_path: Path) -> None:
     first = Journal(str(tmp_path / "j"))
     first.rewrite(0, RECORDS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from towline.errors import WrongStore
 from towline.store.address import Address
+from towline.store.postgresql.connections import connect
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,15 @@ def test_what_is_no_address_is_refused_in_a_sentence(url: str, said: str) -> Non
     with pytest.raises(ValueError) as refused:
         Address(url)
     assert str(refused.value).startswith(said)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1", "h1,127.0.0.1"])
+async def test_what_no_connection_can_be_made_with_is_a_wrong_setting(hosts: str) -> None:
+    """No value of a request, and nothing that waiting would mend."""
+    address = Address(f"postgresql://tow:secret@{hosts}/tow?sslmode=sometimes")
+    with pytest.raises(WrongStore, match=r"store_url cannot be used: .*sslmode") as refused:
+        await connect(address)
     assert "secret" not in str(refused.value)
 
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from tests.conformance.stores import rows
 from tests.conformance.stores.rows import Writing
+from tests.small_disk import SmallDisk
 
 from towline.cli.cluster import database
 from towline.coordination.filelock import FileLease
@@ -111,6 +112,20 @@ def test_the_second_of_two_backups_at_once_is_refused(tmp_path: Path) -> None:
     first.finish()
     assert [piece.table for piece in pieces(tmp_path / "b")] == [""]
     assert not (tmp_path / "b.new").exists()
+
+
+@pytest.mark.containers  # mounts a filesystem: needs the same rights
+def test_a_backup_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    header = Header(format=FORMAT, revision="0001", made_at=0, origin="", shapes=[], counts={})
+    with SmallDisk(tmp_path / "disk", "1m") as disk:
+        target = FileTarget(disk.folder / "b", header)
+        disk.fill()
+        with pytest.raises(StoreError, match=r"/b cannot be written: No space left on device"):
+            target.finish()
+        target.close()
+        assert not (disk.folder / "b.new").exists()
+        assert not (disk.folder / "b").exists()
+        FileTarget(disk.folder / "b", header).close()
 
 
 async def test_a_store_that_was_made_while_a_backup_is_restored_stays(large: Path, tmp_path: Path) -> None:

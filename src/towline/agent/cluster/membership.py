@@ -122,11 +122,13 @@ def join(folder: Path, link: JoinLink, node: str, name: str) -> None:
         _SERVER: msgspec.json.encode(Server(url=link.url, others=link.urls[1:])),
         _PAIR: enrolled.certificate + key,
     }
+    # What another cluster's leader has granted, or another pool's: its term says nothing of this one's, and
+    # where it is the higher one no lease of this pool would ever be noted.
+    (folder.parent / LEASE).unlink(missing_ok=True)
     if joined(folder):  # the same cluster's: each of the files fits the others, new or old
         for name, content in files.items():
             write_private(folder / name, content)
     else:
-        (folder.parent / LEASE).unlink(missing_ok=True)  # what another cluster's leader has granted
         _write_whole(folder, files)
 
 

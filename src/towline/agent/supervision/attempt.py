@@ -37,6 +37,8 @@ class Attempt:
     ``own`` says that the process is our child; else ``pidfd`` watches it. ``remark`` is
     what people have to be told at its end. ``held`` is its end where that is not told yet, since the last of
     its output waits for room on the disk.
+    ``unrecorded``: it was refused, and the journal does not have it. It never began: where nobody remembers
+    it, it may be ordered once more.
     """
 
     __slots__ = (
@@ -55,6 +57,7 @@ class Attempt:
         "started",
         "starting",
         "stop",
+        "unrecorded",
         "update",
     )
 
@@ -72,6 +75,7 @@ class Attempt:
         self.update: AttemptUpdate | None = None
         self.cleaned = False
         self.forgotten = False
+        self.unrecorded = False
         self.remark: str | None = None
         self.slot: Slot | None = None
         self.log: Writer | None = None
@@ -127,6 +131,8 @@ class Attempt:
 
     def records(self) -> Iterator[Record]:
         """What the journal must say for it to be rebuilt."""
+        if self.unrecorded:
+            return
         if self.update is not None:
             if not self.cleaned:
                 yield Accepted(self.plan)

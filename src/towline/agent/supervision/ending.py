@@ -245,8 +245,9 @@ class Ending:
     def _keep_end(self, attempt: Attempt, update: AttemptUpdate) -> None:
         attempt.held = None
         attempt.update = update
-        self.roster.journal.add(Ended(update, attempt.cleaned))
-        self.roster.journal.flush()
+        if not attempt.unrecorded:
+            self.roster.journal.add(Ended(update, attempt.cleaned))
+            self.roster.journal.flush()
         if attempt.over:
             self.roster.updates.append(update)
 
@@ -279,7 +280,8 @@ class Ending:
         self.roster.leases.leave(attempt.plan)
         told = attempt.over
         attempt.cleaned = True
-        self.roster.journal.add(Cleaned(attempt.id))
+        if not attempt.unrecorded:
+            self.roster.journal.add(Cleaned(attempt.id))
         if attempt.update is not None and not told:
             self.roster.updates.append(attempt.now())
         self.roster.drop_if_over(attempt)

@@ -175,6 +175,7 @@ class Journal:
         self.directory.mkdir(mode=0o700, exist_ok=True)
         self._path = self.directory / "journal"
         self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
         data = self._path.read_bytes() if self._path.exists() else b""
         self.found, damaged, end = unpack(data)
         begun = [record for record in self.found if isinstance(record, Begun)]
@@ -195,7 +196,9 @@ class Journal:
 
     def add(self, record: Record) -> None:
         """To be written with the next ``flush``."""
-        self._waiting.append(pack(record))
+        data = pack(record)
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
 
     def flush(self) -> None:
         """Raises OSError where the disk is full: nothing may be done that is not on record."""
@@ -203,6 +206,7 @@ class Journal:
             return
         data = b"".join(self._waiting)
         self._waiting.clear()
+        self._waiting_bytes = 0
         written = os.write(self._file, data)
         while written < len(data):
             written += os.write(self._file, data[written:])
@@ -211,8 +215,10 @@ class Journal:
             self._take_ahead()
 
     def _take_ahead(self) -> None:
-        if kernel.take_room(self._file, self._bytes, _AHEAD_BYTES):
-            self._taken = self._bytes + _AHEAD_BYTES
+        """Behind what waits to be written, for which there has to be room too."""
+        length = self._waiting_bytes + _AHEAD_BYTES
+        if kernel.take_room(self._file, self._bytes, length):
+            self._taken = self._bytes + length
 
     def begin_again(self, turn: int) -> None:
         """In place of a ``rewrite`` for which there is no room: all records stay, and count for this boot."""
@@ -222,10 +228,15 @@ class Journal:
     @property
     def tight(self) -> bool:
         """The disk is full, and what is left of the room taken ahead is for the ends of what there is."""
-        bytes_then = self._bytes + sum(map(len, self._waiting))
+        bytes_then = self._bytes + self._waiting_bytes
         if bytes_then > self._taken - _AHEAD_BYTES // 2:
             self._take_ahead()
         return bytes_then > self._taken - _AHEAD_BYTES // 2
+
+    @property
+    def spent(self) -> bool:
+        """Of what is left half is used up too: from here on refusals are not written down."""
+        return self._bytes + self._waiting_bytes > self._taken - _AHEAD_BYTES // 4
 
     @property
     def gone(self) -> bool:
@@ -263,6 +274,7 @@ class Journal:
             raise
         os.close(self._file)
         self._waiting.clear()
+        self._waiting_bytes = 0
         self._file = file
         self._bytes = self._floor = len(data)
         self._taken = 0

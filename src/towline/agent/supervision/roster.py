@@ -77,12 +77,13 @@ class Roster:
     def forget(self, names: tuple[str, ...]) -> None:
         """The server has these endings on record. Unknown and unfinished ones are left out."""
         over = [name for name in names if (known := self.attempts.get(name)) and known.update]
+        recorded = tuple([name for name in over if not self.attempts[name].unrecorded])
         for name in over:
             attempt = self.attempts[name]
             attempt.forgotten = True
             self.drop_if_over(attempt)
-        if over:
-            self.journal.add(Forgotten(tuple(over)))
+        if recorded:
+            self.journal.add(Forgotten(recorded))
 
     def drop_if_over(self, attempt: Attempt) -> None:
         if attempt.forgotten and attempt.cleaned:

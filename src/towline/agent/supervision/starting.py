@@ -80,6 +80,8 @@ class Starting:
             if known is None:
                 attempt = self.roster.attempts[plan.attempt] = Attempt(plan.attempt, plan)
                 if self.roster.journal.tight:
+                    # Very many may come: nothing of them is lost where nobody remembers them.
+                    attempt.unrecorded = self.roster.journal.spent
                     self.ending.failed(attempt, StartFailed(_NO_ROOM, Reason.DISK_FULL.value))
                     continue
                 self.roster.journal.add(Accepted(plan))

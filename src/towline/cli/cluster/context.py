@@ -72,19 +72,21 @@ def create(
         who = _checked(remote)
         _contexts().add(name, remote)
         terminal.say(f"Using {name} from now on: {url}, as {who}.")
-        _warn_of_others(name)
+        warn_of_others(name)
         return terminal.OK
 
     terminal.end(work)
 
 
-def _warn_of_others(name: str) -> None:
+def warn_of_others(name: str) -> None:
     """Where variables name another server, which counts before the context that is used."""
     for variable in ("TOWLINE_SERVER", "TOWLINE_CONTEXT", "TOWLINE_HOME"):
-        if os.environ.get(variable) and (variable, name) != ("TOWLINE_HOME", "local"):
-            terminal.say(
-                f"warning: {variable} is set and goes before it: unset it (or set TOWLINE_CONTEXT={name})"
-            )
+        value = os.environ.get(variable)
+        if (variable, value) == ("TOWLINE_CONTEXT", name) or (variable, name) == ("TOWLINE_HOME", "local"):
+            return
+        if value:
+            other = f" (or set TOWLINE_CONTEXT={name})" if variable == "TOWLINE_HOME" else ""
+            terminal.say(f"warning: {variable} is set and goes before it: unset it{other}")
             return
 
 
@@ -148,7 +150,7 @@ def use(
     def work() -> int:
         _contexts().use(name)
         terminal.say(f"Using {name} from now on.")
-        _warn_of_others(name)
+        warn_of_others(name)
         return terminal.OK
 
     terminal.end(work)

@@ -58,7 +58,7 @@ def server(
         home = _home()
         given = listen or read_settings(home, os.environ, file=config).listen
         where = given or "0.0.0.0:7443"
-        read_settings(home, os.environ, {"listen": where}, config)
+        read_settings(home, os.environ, {"listen": where, "store_wait": store_wait}, config)
         _try_port(where)
         _stop_local(home)
         extra = ["--listen", where] if listen or not given else []

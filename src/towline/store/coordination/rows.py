@@ -48,5 +48,6 @@ class CoordinationStore(Protocol):
 
     async def shared_state(self) -> tuple[int, ...]:
         """Numbers that are others after each change of tokens, enrolments or sealed values: by them a server
-        sees that what it holds of these in memory is out of date. Each change is counted."""
+        sees that what it holds of these in memory is out of date. Each change is counted, but not that a
+        node's certificate was renewed: who renews it next looks itself whether it knows the latest."""
         ...

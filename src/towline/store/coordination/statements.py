@@ -69,17 +69,17 @@ def count_up(insert: Insert) -> Any:
 def shared_state() -> Select[*tuple[Any, ...]]:
     """One row: how many changes there were; and for those of servers that do not count them yet, how many
     there are of each kind, and the latest of their times and versions."""
-    parts = (
-        func.count(token.c.id),
-        func.max(token.c.created_at),
-        func.count(token.c.used_at),
-        func.count(enrolment.c.node),
-        func.max(enrolment.c.enrolled_at),
-        func.max(enrolment.c.expires_at),
-        func.count(sealed.c.name),
-        func.max(sealed.c.updated_at),
-        func.sum(sealed.c.version),
+    kinds = (
+        (func.count(token.c.id), func.max(token.c.created_at), func.count(token.c.used_at)),
+        (func.count(enrolment.c.node), func.max(enrolment.c.enrolled_at), func.max(enrolment.c.expires_at)),
+        (func.count(sealed.c.name), func.max(sealed.c.updated_at), func.sum(sealed.c.version)),
     )
-    whole = (cast(func.coalesce(part, _ZERO), BigInteger) for part in parts)
+    # One look at each table: there may be very many nodes, and every server looks every second.
+    seen = [_seen(*parts).subquery() for parts in kinds]
     counted = select(counter.c.number).where(counter.c.name == _p("counter")).scalar_subquery()
-    return select(func.coalesce(counted, _ZERO), *(select(part).scalar_subquery() for part in whole))
+    return select(func.coalesce(counted, _ZERO), *(column for kind in seen for column in kind.c))
+
+
+def _seen(*parts: Any) -> Select[*tuple[Any, ...]]:
+    whole = (cast(func.coalesce(part, _ZERO), BigInteger) for part in parts)
+    return select(*(part.label(f"n{at}") for at, part in enumerate(whole)))

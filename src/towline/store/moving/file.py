@@ -10,6 +10,7 @@ import gzip
 import os
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,6 +69,7 @@ class FileTarget:
         if self.path.exists():
             raise StoreError(f"{self.path} is there already: choose another name")
         self._total = 0
+        self._in_place = False
         try:
             # Nobody else's file is ever written, whatever name leads to it.
             handle = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -99,14 +101,16 @@ class FileTarget:
             os.fsync(self._raw.fileno())
             self._raw.close()
             self._draft.rename(self.path)
+            self._in_place = True
             sync_folder(self.path.parent)
         except OSError as error:
             raise self._broken(error) from error
 
     def close(self) -> None:
         """Without ``finish`` nothing stays."""
-        if not self._raw.closed:
-            self._raw.close()
+        if not self._in_place:
+            with suppress(OSError):  # on a full disk there is no room for what it holds back either
+                self._raw.close()
             self._draft.unlink(missing_ok=True)
 
     def _put(self, record: Header | Piece) -> None:

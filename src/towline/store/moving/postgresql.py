@@ -92,7 +92,7 @@ class PostgresTarget:
             # Who is about to lead is waited for, and found below; who comes later finds the store closed.
             await self._connection.execute("LOCK TABLE pool IN SHARE ROW EXCLUSIVE MODE")
             for shape in shapes():
-                if await _count(self._connection, shape):
+                if await self._connection.fetchval(f"SELECT EXISTS (SELECT FROM {listed([shape.name])})"):
                     raise StoreError(
                         f"{self.address} is not empty: its table {shape.name} has rows; "
                         "make another database, with createdb"

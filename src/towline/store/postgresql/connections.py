@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
-from towline.errors import StoreError, TowlineError
+from towline.errors import StoreError, TowlineError, WrongStore
 from towline.store.address import Address
-from towline.store.postgresql.errors import EXPECTED, explain, is_lost, moved
+from towline.store.postgresql.errors import EXPECTED, explain, is_lost, is_unstorable, moved
 
 LEADERS, LEASES, OTHERS = 3, 1, 6
 """Connections for commits and terms, for leases, and for everything else."""
@@ -199,7 +199,7 @@ async def connect(
 ) -> Driver:
     """A new connection to the server that takes writes, with the settings ``session``, and checked; each host
     has ``connect_s`` to take it. Raises what the driver raises, and StoreError for a server that does not
-    keep what it has confirmed."""
+    keep what it has confirmed, WrongStore for a URL with which no connection can be made."""
     *before, last = address.urls
     for url in before:
         # Each host has its own time: one that swallows everything takes none from the next.
@@ -211,7 +211,8 @@ async def connect(
 async def _connect(
     address: Address, url: str, command_s: float | None, session: Mapping[str, str], connect_s: float
 ) -> Driver:
-    connection: Driver = await _connected(
+    connection: Driver = await _opened(
+        address,
         url,
         timeout=connect_s,
         command_timeout=command_s,
@@ -229,6 +230,17 @@ async def _connect(
         connection.terminate()
         raise
     return connection
+
+
+async def _opened(address: Address, url: str, **options: Any) -> Driver:
+    try:
+        return await _connected(url, **options)
+    except Exception as error:
+        if not is_unstorable(error):
+            raise
+        # There is no value but those of the URL and its parameters yet.
+        said = address.without_secrets(str(error))
+        raise WrongStore(f"{address}: store_url cannot be used: {said}") from None
 
 
 def _check(address: Address, encoding: str, fsync: str, version: int) -> None:
