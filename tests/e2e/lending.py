@@ -39,7 +39,7 @@ class Lender:
 
     def lend(self, work: Path, *, alone: bool = False) -> Home:
         """``work`` is the folder of the test. ``alone``: no other test has been there."""
-        if alone:
+        if alone or self._has_ended():
             self.close()
         if self._path is None:
             self._path = new_folder()
@@ -49,6 +49,12 @@ class Lender:
             with asking(self._path) as http:
                 home.newest = newest_job(http)
         return home
+
+    def _has_ended(self) -> bool:
+        """Whether its server has ended by itself, for lack of work: only that one knows what its jobs were."""
+        if self._path is None:
+            return False
+        return (self._path / "state.db").exists() and not Home(self._path, self._path).processes()
 
     def take_back(self, home: Home, *, failed: bool) -> None:
         home.end_started()

@@ -23,6 +23,8 @@ DISK_MIB = 256
 _SMALL = {
     "min_wal_size": "32MB",
     "max_wal_size": "32MB",
+    # What a standby that was away for a moment still has to get.
+    "wal_keep_size": "96MB",
     "shared_buffers": "16MB",
     # A standby whose primary was away is back at once: nothing is confirmed before.
     "wal_retrieve_retry_interval": "200ms",

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -61,6 +62,7 @@ class Inputs:
         self._whole: dict[tuple[str, int, int, int], None] = {}
         self._coming: dict[tuple[str, int, int, int], asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._turns: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
         self._fetchers = ThreadPoolExecutor(FETCHING, thread_name_prefix="inputs")
         self._log = structlog.get_logger("agent.artifacts")
 
@@ -110,7 +112,7 @@ class Inputs:
         self._whole[wanted.what] = None
 
     async def _fetch(self, wanted: Wanted, index: int, number: int) -> None:
-        async with self._places:
+        async with self._turn(wanted.job, wanted.task, index), self._places:
             if await asyncio.to_thread(self._copies.holds, wanted.job, wanted.task, index, number):
                 return
             manifest = await self._asking(self._talking.manifest, wanted.attempt, wanted.need, index)
@@ -122,6 +124,14 @@ class Inputs:
                     raise
                 await self._make_room(manifest.size_bytes, 0)
                 await self._asking(self._place, wanted, index, number, manifest)
+
+    def _turn(self, *element: object) -> asyncio.Lock:
+        """One at a time fetches an element, also where it is wanted as a part of several inputs: all of them
+        stage it in the same place."""
+        turn = self._turns.get(element)
+        if turn is None:
+            turn = self._turns[element] = asyncio.Lock()
+        return turn
 
     async def _make_room(self, size_bytes: int, most_bytes: int | None = None) -> None:
         freed = await asyncio.to_thread(self._copies.make_room, size_bytes, self._pins(), most_bytes)

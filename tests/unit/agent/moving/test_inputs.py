@@ -124,6 +124,18 @@ async def test_each_gets_the_element_in_its_place(node: Node) -> None:
     assert not (node.root / JOB / "0/0").exists()
 
 
+async def test_elements_that_several_inputs_want_at_once_are_fetched_once(node: Node) -> None:
+    """All of an array by one task, each of it by the elements of another one."""
+    for index in range(3):
+        node.has(index, b"%d" % index * 70_000)
+    await asyncio.gather(
+        node.ready(template(array=3)),
+        *(node.ready(template(array=3, each=True), index) for index in range(3)),
+    )
+    assert [node.read(index) for index in range(3)] == [b"%d" % index * 70_000 for index in range(3)]
+    assert [node.server.asked.count(f"manifest {index}") for index in range(3)] == [1, 1, 1]
+
+
 async def test_what_an_older_attempt_left_here_is_replaced_or_goes(node: Node) -> None:
     for index in (0, 1):
         node.left_behind(index)
