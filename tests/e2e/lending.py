@@ -51,7 +51,7 @@ class Lender:
         return home
 
     def _has_ended(self) -> bool:
-        """Whether its server has ended by itself, for lack of work: only that one knows what its jobs were."""
+        """Whether its server has ended by itself: it alone knows what its jobs were."""
         if self._path is None:
             return False
         return (self._path / "state.db").exists() and not Home(self._path, self._path).processes()
