@@ -87,6 +87,29 @@ async def test_without_the_lease_no_term_is_raised_and_nothing_is_taken(rig: Lea
     assert (await rig.store.counters("default"))[0] == 1
 
 
+@pytest.mark.parametrize("slow", ["raise_term", "load"])
+async def test_whoever_loses_the_lease_while_the_store_answers_begins_nothing(
+    rig: Leased, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """Another leader may have begun meanwhile, and answer its nodes."""
+    ask = getattr(rig.store, slow)
+
+    async def late(*arguments: Any) -> Any:
+        answer = await ask(*arguments)
+        if rig.lease.held and not lost:
+            lost.append(rig.lease)
+            rig.lease.held = False
+            loop.call_later(0.05, rig.lease.grant)
+        return answer
+
+    lost: list[SetLease] = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(rig.store, slow, late)
+    await rig.lead()
+    assert lost and (await rig.store.counters("default"))[0] == 2
+    assert [told for told in rig.listener.told if told[0] == "leading"] == [("leading", 2)]
+
+
 async def test_the_end_of_a_server_that_never_led_is_no_wait(rig: Leased) -> None:
     rig.leader.end()
     assert rig.task is not None

@@ -234,12 +234,16 @@ class Leader:
         return not self._ending
 
     async def _take_over(self) -> None:
-        """Raise the term first, then load: from here on no other leader's commit lands."""
+        """Raise the term first, then load: from here on no other leader's commit lands. Either may take
+        longer than the lease lasts. Then another leader, which has begun by now, is deposed for nothing: this
+        one does not lead."""
         settings = self._settings
         term = await self._store.raise_term(settings.pool)
         if self._before_ready is not None:
             await self._before_ready()
+        self._must_hold()
         snapshot, undecodable = await self._store.load(settings.pool, term)
+        self._must_hold()
         pool = Pool.load(snapshot, self._clock.now_ms(), self._rules(), settings.silence)
         self._commit_no = snapshot.commit_no
         self.term, self.since_ms = term, self._clock.now_ms()
@@ -249,6 +253,10 @@ class Leader:
         self._pool = pool
         self.ready.set()
         self._log.info("leading", term=term, jobs=len(snapshot.jobs), active=pool.active_count)
+
+    def _must_hold(self) -> None:
+        if not self._lease.held:
+            raise StaleTerm("this server has lost the lease of the pool")
 
     async def _set_aside(self, pool: Pool, snapshot: PoolSnapshot, undecodable: dict[str, str]) -> None:
         """The first commit of a leader: jobs that it cannot carry on."""
@@ -308,8 +316,7 @@ class Leader:
                 if flying is not None and flying.done():
                     flying.result()
                     flying = sending = None
-                if not self._lease.held:
-                    raise StaleTerm("this server has lost the lease of the pool")
+                self._must_hold()
                 self._apply_inbox(batch)
                 if flying is None:
                     if self._due(batch):

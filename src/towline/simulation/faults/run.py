@@ -116,10 +116,14 @@ class Simulation:
                         self.clients.ended(pool, row.id)
             case "raise_term", (str() as pool,), int() as term:
                 self.truth.raised(pool, term)
-            case "load", (str() as pool, int() as term), _:
+            case "load", (str() as pool, int() as term), _ if self._has_lease(who, pool):
                 self.truth.loaded(pool, term)
             case _:
                 pass
+
+    def _has_lease(self, server: str, pool: str) -> bool:
+        """Whoever loads a pool without it (that was asked for too long ago) leads nothing after that."""
+        return any(one.seats[pool].lease.held for one in self.servers if one.name == server)
 
     # --- the history ----------------------------------------------------------------------------------
     def run(self) -> Verdict:
