@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from typing import Annotated, Any
 
 from litestar import Request, Response, Router, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Struct
 
-from towline.core.commands import Cancel
+from towline.core.commands import Cancel, Tick
 from towline.core.pool import Pool
 from towline.core.rows import JobRow
-from towline.errors import NotFound, RequestError, Unavailable
+from towline.errors import NotFound, RequestError
 from towline.model.document import to_document
 from towline.model.states import ENDED, JobState
 from towline.model.views import ElementView, JobView, RetryView, TaskView, WhyView
@@ -35,9 +34,6 @@ Seconds = Annotated[float, QueryParameter(ge=0, le=600)]
 
 _CURSOR = re.compile(rf"(?P<seq>[0-9]{{1,{MAX_DIGITS}}})(\.(?P<id>[!-~]{{1,200}}))?")
 RETRIED_SHOWN = 1_000
-COMMIT_PATIENCE_S = 5.0
-"""So long an answer waits for a commit that is under way."""
-COMMIT_LOOK_S = 0.005
 
 
 class JobPage(Struct, kw_only=True):
@@ -220,20 +216,17 @@ async def why(
     """Why something is as it is: what it waits for, or how it ended."""
     service = service_of(request)
     row = await service.find(job)
-    until_s = time.monotonic() + COMMIT_PATIENCE_S
     while row.state == JobState.RUNNING:
         view = _opinion(service, row, task, index)
         if view is not None and (task is None or view.state not in ENDED):
             return explain_pulls(view, service.pulls(), await _task_names(service, row))
-        # It has ended for the leader. What is told of that stands in the store with the commit under way.
+        # It has ended for the leader. What is told of that is in the store once the leader's next commit is.
+        await service.leader.ask(Tick())
         row = await service.facts.find(row.id)
         if view is not None:
             ended = await explain_ended(service, row, task, index)
-            if ended.state == view.state:
+            if ended.state == view.state:  # else it runs again by now
                 return ended
-        if time.monotonic() > until_s:
-            raise Unavailable(f"The end of {row.name} ({row.id}) is not kept yet: repeat the request.")
-        await asyncio.sleep(COMMIT_LOOK_S)
     return await explain_ended(service, row, task, index)
 
 
