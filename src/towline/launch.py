@@ -214,7 +214,6 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         joined=joined,
         metrics=metrics,
     )
-    making.catch_up = None if joined is None else _current(making)
     seats = making.seats = Seats(settings.pool, making.seat)
     await _keep_seats(seats, store, joined)
     server = LocalServer(settings, store, seats, joined)
@@ -236,7 +235,7 @@ async def _build_and_run(settings: Settings, listener: socket.socket, agent: Age
         joined=joined,
     )
     app = _app(service, settings)
-    await server.run(local_app(app), listener, agent, _remote(settings, app, access, joined))
+    await server.run(local_app(app), listener, agent, _remote(settings, app, access, making.catch_up))
     if archive is not None:
         await asyncio.to_thread(archive.close)
 
@@ -278,19 +277,11 @@ def _app(service: Service, settings: Settings) -> ASGIApp:
     return routed(app, Routing(seats, service.store, service.asking, _pool_of(access), limit, look))
 
 
-def _current(making: Making) -> Callable[[], Awaitable[None]]:
-    """Reads what other servers have changed of secrets."""
-    from towline.server.access.cluster import LOOK_S, Newest
-
-    return Newest(making, least_s=LOOK_S).catch_up
-
-
 def _look(seats: Seats, store: Store) -> Callable[[], Awaitable[None]]:
     """Hears, not too often, of pools that other servers have made."""
-    from towline.server.access.cluster import Newest
-    from towline.server.seats.seats import Learning
+    from towline.server.peers.held import Newest
 
-    return Newest(Learning(seats, store)).catch_up
+    return Newest(partial(seats.learn, store)).catch_up
 
 
 def _pool_of(access: Access | None) -> Callable[[str], str | None]:
@@ -391,7 +382,9 @@ async def _access(settings: Settings, store: Store, vault: Vault) -> Access | No
     return await open_access(store, vault)
 
 
-def _remote(settings: Settings, app: ASGIApp, access: Access | None, joined: Joined | None) -> Remote | None:
+def _remote(
+    settings: Settings, app: ASGIApp, access: Access | None, catch_up: Callable[[], Awaitable[None]] | None
+) -> Remote | None:
     """The door for other machines: TLS with a certificate of the cluster's authority, and the guard."""
     if access is None:
         return None
@@ -408,7 +401,6 @@ def _remote(settings: Settings, app: ASGIApp, access: Access | None, joined: Joi
     reached = [settings.reached_at()[0]] if settings.address else []
     names = own_names(host, [*reached, *settings.names])
     tls = server_context(access.authority.server(names), access.authority.certificate)
-    catch_up = None if joined is None else access.newest.catch_up
     door = remote_door(app, access.tokens, access.enrolments, catch_up)
     return Remote(door, listener, tls, lambda: use(tls, access.authority.server(names)))
 

@@ -14,7 +14,7 @@ from towline.errors import Conflict, NotFound, StoreError, Unavailable
 from towline.identity.certificates import make_authority, make_key, make_request
 from towline.server.access.authority import Authority
 from towline.server.access.enrolments import Enrolled, Enrolments
-from towline.server.access.held import HeldRows
+from towline.server.access.held_rows import HeldRows
 from towline.server.access.tokens import Tokens
 from towline.store.sqlite import SqliteStore
 

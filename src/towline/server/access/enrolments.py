@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, structs
 
 from towline.errors import Conflict, Forbidden, NotFound, RequestError, Unavailable
-from towline.server.access.held import HeldRows
+from towline.server.access.held_rows import HeldRows
 from towline.server.access.tokens import Tokens, now_ms
 from towline.store.access import EnrolmentRow
 from towline.store.port import Store

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from towline.errors import NotFound, RequestError, StoreError
 from towline.identity import tokens
 from towline.identity.roles import EVERYWHERE, WORDS, Principal
-from towline.server.access.held import HeldRows
+from towline.server.access.held_rows import HeldRows
 from towline.store.access import TokenRow
 from towline.store.port import Store
 

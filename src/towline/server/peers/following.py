@@ -4,56 +4,17 @@ tokens, enrolments and secrets, which another server may have changed."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from towline.coordination.storelease import Leases
-from towline.errors import OperatorError, StoreError
+from towline.errors import OperatorError
 from towline.server.events import PAGE, Feed
+from towline.server.peers.held import Held
 from towline.store.port import Store
 
 RELOAD_S = 1.0
 """How often it is looked whether something has changed that is held in memory."""
-
-PATIENCE_S = 2.0
-"""So long a leader waits for what it holds to be read anew."""
-
-Reload = Callable[[], Awaitable[None]]
-
-
-class Held:
-    """What a server holds in memory of what belongs to no pool; ``reloads`` read it anew."""
-
-    def __init__(self, store: Store, reloads: Sequence[Reload]) -> None:
-        self._store = store
-        self._reloads = reloads
-        self._state: tuple[int, ...] | None = None
-        self._turn = asyncio.Lock()
-
-    async def catch_up(self) -> None:
-        """Read it, where it has changed: what was in the store at the call is held at the return. Raises
-        OperatorError."""
-        async with self._turn:
-            state = await self._store.shared_state()
-            if state != self._state:
-                for read in self._reloads:
-                    await read()
-                self._state = state
-
-    async def before_leading(self) -> None:
-        """Once no other leader's commit lands any more: what is led with is no older than that. A value that
-        does not open keeps nobody from leading, nor does a read that takes long, as beside a database that
-        has just been given up. Raises StoreError."""
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self.catch_up()
-        except StoreError:
-            raise
-        except TimeoutError:
-            structlog.get_logger("following").warning("what is held may be a moment old", waited_s=PATIENCE_S)
-        except OperatorError as error:
-            structlog.get_logger("following").warning("not all that is kept can be read", reason=str(error))
 
 
 class Following:
@@ -90,7 +51,7 @@ class Following:
         now_s = asyncio.get_running_loop().time()
         if self._held is not None and now_s >= self._due_s:
             self._due_s = now_s + RELOAD_S
-            await self._held.catch_up()
+            await self._held.load()
 
     async def tell_events(self) -> None:
         """Read what the leader has committed since the last look, where somebody waits for it. Raises

@@ -23,7 +23,8 @@ from towline.model.units import rfc3339
 from towline.model.views import LedPoolView, PeerView
 from towline.server.events import Feed
 from towline.server.peers.carrying import Carrying
-from towline.server.peers.following import Following, Held, Reload
+from towline.server.peers.following import Following
+from towline.server.peers.held import Held, Load
 from towline.server.peers.passing import passing
 from towline.server.peers.pool import PoolPeers
 from towline.server.settings import Settings, host_and_port
@@ -83,7 +84,7 @@ class Joined:
         if self._zookeeper is not None:
             await self._zookeeper.open()
 
-    def hold(self, reloads: Sequence[Reload]) -> Held:
+    def hold(self, reloads: Sequence[Load]) -> Held:
         """What this server holds of what others change, and reads with these."""
         return Held(self._store, reloads)
 

@@ -18,6 +18,7 @@ from towline.server.leader.rules import rules_maker
 from towline.server.logs.own_node import OwnNode
 from towline.server.logs.receiving import Receiving
 from towline.server.logs.retention import Retention
+from towline.server.peers.held import Newest
 from towline.server.seats.seat import Seat
 from towline.server.seats.seats import Seats
 from towline.server.settings import Settings
@@ -49,12 +50,12 @@ class Making:
     metrics: Metrics | None
     seats: Seats | None = None
     """All of them; set once the first is there."""
-    catch_up: Callable[[], Awaitable[None]] | None = None
-    """Reads what other servers have changed of secrets, where there are such."""
 
     def __post_init__(self) -> None:
         self.held = None if self.joined is None else self.joined.hold(self._reloads())
         """What other servers may change of what belongs to no pool."""
+        self.catch_up = None if self.held is None else Newest(self.held.load).catch_up
+        """Reads it anew where somebody or something is not known."""
 
     def pools(self) -> Sequence[str]:
         """The names of all."""
@@ -110,11 +111,6 @@ class Making:
             await Deliverer(settings.pool, self.store, feed, self.facts, secret, targets).run()
 
         return deliver
-
-    async def load(self) -> None:
-        """Read anew what of the cluster's is held in memory, where that has changed. Raises OperatorError."""
-        if self.held is not None:
-            await self.held.catch_up()
 
     def _reloads(self) -> list[Callable[[], Awaitable[None]]]:
         """What of the cluster's is held in memory; then tasks are described with it."""

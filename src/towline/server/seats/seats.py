@@ -70,9 +70,8 @@ class Seats:
         return seat
 
     async def learn(self, store: CoordinationStore) -> None:
-        """Have a seat for each pool that is in the store. Raises StoreError, OSError."""
-        for row in await store.lease_read():
-            self.add(row.pool)
+        """Hear of all pools that are in the store. Raises StoreError."""
+        self.hear([row.pool for row in await store.lease_read()])
 
     def hear(self, pools: Iterable[str]) -> None:
         """Of pools that are there. One that no seat can be made for now, such as where the disk is full, ends
@@ -175,14 +174,3 @@ class Seats:
         for seat in self:
             if seat.leader.stopped is not None:
                 raise OperatorError(seat.leader.stopped)
-
-
-class Learning:
-    """What other servers have made of pools, as access/cluster.py reads it anew."""
-
-    def __init__(self, seats: Seats, store: CoordinationStore) -> None:
-        self._seats = seats
-        self._store = store
-
-    async def load(self) -> None:
-        self._seats.hear([row.pool for row in await self._store.lease_read()])

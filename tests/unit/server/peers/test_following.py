@@ -14,8 +14,9 @@ from towline.coordination.storelease import Leases
 from towline.core.leadership import ServerRow
 from towline.errors import OperatorError, StoreError
 from towline.server.events import Feed
-from towline.server.peers import following as following_module
-from towline.server.peers.following import Following, Held
+from towline.server.peers import held as held_module
+from towline.server.peers.following import Following
+from towline.server.peers.held import Held
 from towline.store.memory import MemoryStore
 
 
@@ -116,11 +117,11 @@ async def test_a_leader_tells_its_readers_itself(world: World) -> None:
 
 
 async def test_what_is_held_in_memory_is_read_again_when_it_has_changed(world: World) -> None:
-    await world.held.catch_up()
-    await world.held.catch_up()
+    await world.held.load()
+    await world.held.load()
     assert world.reloaded == 1
     await world.store.seal_put("default", "secret", "s", b"1", None, 5)
-    await world.held.catch_up()
+    await world.held.load()
     assert world.reloaded == 2
 
 
@@ -130,11 +131,11 @@ async def test_where_the_reload_fails_it_is_tried_again(world: World) -> None:
 
     reloads = [fails]
     held = Held(world.store, reloads)
-    for read in (held.catch_up, held.before_leading):
+    for read in (held.load, held.before_leading):
         with pytest.raises(StoreError):
             await read()
     reloads.clear()
-    await held.catch_up()
+    await held.load()
 
 
 async def test_a_value_that_does_not_open_keeps_nobody_from_leading(world: World) -> None:
@@ -182,8 +183,8 @@ async def test_a_read_that_hangs_keeps_nobody_from_leading(
     async def hangs() -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(following_module, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(held_module, "PATIENCE_S", 0.01)
     held = Held(world.store, [hangs])
     await asyncio.wait_for(held.before_leading(), 5)
     held = Held(world.store, [])
-    await asyncio.wait_for(held.catch_up(), 5)
+    await asyncio.wait_for(held.load(), 5)

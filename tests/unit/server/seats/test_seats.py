@@ -18,7 +18,7 @@ from towline.server.leader import InHand, Leader
 from towline.server.leader.clock import Clock
 from towline.server.seats import seats as layer
 from towline.server.seats.seat import Seat
-from towline.server.seats.seats import Learning, Seats
+from towline.server.seats.seats import Seats
 from towline.server.settings import Settings
 from towline.store.memory import MemoryStore
 
@@ -165,7 +165,7 @@ async def test_work_that_fails_for_a_pool_is_begun_anew_and_hurts_no_other(
 
 async def test_pools_that_other_servers_have_made_get_a_seat(world: World) -> None:
     await world.store.pool_create("east")
-    await Learning(world.seats, world.store).load()
+    await world.seats.learn(world.store)
     assert world.seats.names() == ["default", "east"]
 
 

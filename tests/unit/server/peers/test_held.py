@@ -10,10 +10,10 @@ from litestar.types import Scope
 
 from towline.errors import StoreError
 from towline.identity import tokens
-from towline.server.access import cluster
-from towline.server.access.cluster import Newest
 from towline.server.access.guard import PRINCIPAL, remote_door
 from towline.server.access.tokens import Tokens
+from towline.server.peers import held as module
+from towline.server.peers.held import Newest
 from towline.store.memory import MemoryStore
 
 
@@ -36,13 +36,13 @@ class Counted:
 
 
 def newest(counted: Any) -> Newest:
-    return Newest(counted, cast("Any", Counted()))
+    return Newest(counted.load)
 
 
 async def test_what_was_there_before_is_known_after_and_a_flood_reads_seldom(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cluster, "CATCH_UP_S", 0.02)
+    monkeypatch.setattr(module, "LEAST_S", 0.02)
     counted = Counted()
     made = newest(counted)
 
@@ -59,7 +59,7 @@ async def test_what_was_there_before_is_known_after_and_a_flood_reads_seldom(
 
 
 async def test_a_read_that_failed_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CATCH_UP_S", 0.0)
+    monkeypatch.setattr(module, "LEAST_S", 0.0)
     counted = Counted()
     made = newest(counted)
     counted.fails, counted.there = True, 1
@@ -80,7 +80,11 @@ async def test_a_token_of_another_server_opens_the_door_at_once() -> None:
     async def app(scope: Scope, *_: object) -> None:
         asked.append(scope)
 
-    door = remote_door(app, here, enrolments, Newest(here, enrolments).catch_up)
+    async def load() -> None:
+        await here.load()
+        await enrolments.load()
+
+    door = remote_door(app, here, enrolments, Newest(load).catch_up)
 
     said: list[Any] = []
 
@@ -109,7 +113,7 @@ async def test_a_token_of_another_server_opens_the_door_at_once() -> None:
 
 
 async def test_a_read_that_fails_is_told_to_all_who_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CATCH_UP_S", 0.0)
+    monkeypatch.setattr(module, "LEAST_S", 0.0)
     counted = Counted()
     made = newest(counted)
     counted.fails = True
@@ -125,8 +129,8 @@ class Slow:
         self.takes_s = takes_s
         self.now_s = self.waited_s = 0.0
         self.fails = False
-        monkeypatch.setattr(cluster.time, "monotonic", lambda: self.now_s)
-        monkeypatch.setattr(cluster.asyncio, "sleep", self._sleep)
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(module.asyncio, "sleep", self._sleep)
 
     async def load(self) -> None:
         self.now_s += self.takes_s
@@ -139,7 +143,7 @@ class Slow:
 
 async def test_reading_anew_takes_a_small_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow(monkeypatch, 0.5)
-    made = Newest(slow)
+    made = Newest(slow.load)
     for _ in range(5):
         await made.catch_up()
         slow.now_s += 0.001
@@ -150,11 +154,11 @@ async def test_nobody_waits_for_minutes_because_the_store_stood_still(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slow = Slow(monkeypatch, 30.0)
-    made = Newest(slow)
+    made = Newest(slow.load)
     await made.catch_up()
     slow.now_s, slow.takes_s = slow.now_s + 0.001, 0.001
     await made.catch_up()
-    assert slow.waited_s <= cluster.LONGEST_REST_S
+    assert slow.waited_s <= module.LONGEST_REST_S
     slow.now_s, slow.takes_s, slow.fails = slow.now_s + 60, 30.0, True
     with pytest.raises(StoreError):
         await made.catch_up()
