@@ -89,5 +89,5 @@ async def _remote(server: Home, port: int) -> Remote:
 
 async def _until_joined(server: Home, name: str) -> None:
     async with asyncio.timeout(PATIENCE_S), Client(server.path / "tow.sock") as client:
-        while (name, "ready") not in [(node.name, node.state) for node in await client.nodes()]:  # noqa: ASYNC110
+        while (name, "ready") not in [(node.name, node.state) for node in await client.nodes()]:  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(0.05)

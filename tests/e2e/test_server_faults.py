@@ -47,15 +47,27 @@ def fleet(stamps: Stamps) -> Iterator[Several]:
         yield made
 
 
-def test_whatever_happens_to_leaders_work_goes_on(fleet: Several, stamps: Stamps) -> None:
-    """Killed, frozen, cut off from the store, stopped: none of it disturbs what runs, and nothing is lost."""
-    long = fleet.submit(
+def _run_all_the_while(fleet: Several, stamps: Stamps) -> str:
+    """A job under each rule for silent nodes that would run on; returns once both of it run."""
+    job = fleet.submit(
         "long",
         key="long",
         kept=stamps.task(*NODES, on_disconnect="keep"),
         leased=stamps.task(*NODES, on_disconnect="stop"),
     )
     until(lambda: stamps.of("kept", 1) and stamps.of("leased", 1), "both to run")
+    return job
+
+
+def _undisturbed(fleet: Several, stamps: Stamps, job: str) -> None:
+    """It still has its first attempts, and nothing else was lost either."""
+    assert stamps.attempts("kept") == [1] and stamps.attempts("leased") == [1]
+    _all_kept(fleet, stamps, job)
+
+
+def test_whatever_happens_to_leaders_work_goes_on(fleet: Several, stamps: Stamps) -> None:
+    """Killed, frozen, cut off from the store, stopped: none of it disturbs what runs, and nothing is lost."""
+    long = _run_all_the_while(fleet, stamps)
     took_s = [_kill(fleet, stamps, f"killed{number}") for number in range(SAMPLES)]
     told = " ".join(f"{one:.2f}" for one in sorted(took_s))
     print(f"killed: placed after {told} s, median {median(took_s):.2f} s")  # noqa: T201
@@ -63,8 +75,7 @@ def test_whatever_happens_to_leaders_work_goes_on(fleet: Several, stamps: Stamps
     _raise_the_term_of_a_frozen_leader(fleet, stamps)
     _cut_off_from_the_store(fleet, stamps)
     _stop(fleet, stamps)
-    assert stamps.attempts("kept") == [1] and stamps.attempts("leased") == [1]
-    _all_kept(fleet, stamps, long)
+    _undisturbed(fleet, stamps, long)
 
 
 def _all_kept(fleet: Several, stamps: Stamps, *accepted: str) -> None:
@@ -206,19 +217,12 @@ def test_whatever_happens_to_zookeeper_work_goes_on(stamps: Stamps) -> None:
     try:
         fleet.serve()
         fleet.join(*NODES)
-        long = fleet.submit(
-            "long",
-            key="long",
-            kept=stamps.task(*NODES, on_disconnect="keep"),
-            leased=stamps.task(*NODES, on_disconnect="stop"),
-        )
-        until(lambda: stamps.of("kept", 1) and stamps.of("leased", 1), "both to run")
+        long = _run_all_the_while(fleet, stamps)
         _kill_one_of_the_ensemble(fleet, stamps)
         _take_the_quorum(fleet, stamps)
         _sleep_through_the_session(fleet, stamps)
         _kill(fleet, stamps, "killed")
-        assert stamps.attempts("kept") == [1] and stamps.attempts("leased") == [1]
-        _all_kept(fleet, stamps, long)
+        _undisturbed(fleet, stamps, long)
     except BaseException:
         print(fleet.situation())  # noqa: T201
         raise

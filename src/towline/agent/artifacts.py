@@ -36,14 +36,14 @@ class Artifacts:
     def element(self, job: str, task: int, index: int) -> str:
         """An element's artifacts; made if it wrote none. Raises OSError."""
         folder = f"{self._root}/{job}/{task}/{index}"
-        os.makedirs(folder, mode=0o755, exist_ok=True)  # noqa: PTH103
+        os.makedirs(folder, mode=0o755, exist_ok=True)  # noqa: PTH103 - as above
         return folder
 
     def array(self, job: str, task: int, first: int, last: int) -> str:
         """A task's folder with all elements first to last as INDEX/ children. Raises OSError."""
         folder = f"{self._root}/{job}/{task}"
-        os.makedirs(folder, mode=0o755, exist_ok=True)  # noqa: PTH103
-        there = set(os.listdir(folder))  # noqa: PTH208
+        os.makedirs(folder, mode=0o755, exist_ok=True)  # noqa: PTH103 - as above
+        there = set(os.listdir(folder))  # noqa: PTH208 - names alone are wanted
         for index in range(first, last + 1):
             if str(index) not in there:
                 os.mkdir(f"{folder}/{index}", 0o755)  # noqa: PTH102
@@ -63,7 +63,7 @@ class Artifacts:
         """Have a tree be what attempt ``number`` of an element wrote, in place of any other. Raises
         OSError."""
         attempts, target = f"{self._root}/{job}/{task}.attempts", self.path(job, task, index)
-        os.makedirs(target.rpartition("/")[0], mode=0o755, exist_ok=True)  # noqa: PTH103
+        os.makedirs(target.rpartition("/")[0], mode=0o755, exist_ok=True)  # noqa: PTH103 - as above
         old = f"{attempts}/{index}.old.staged"
         shutil.rmtree(old, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
@@ -117,7 +117,7 @@ class Artifacts:
             os.rename(written, target)  # noqa: PTH104
             return
         except FileNotFoundError:
-            os.makedirs(target.rpartition("/")[0], mode=0o755, exist_ok=True)  # noqa: PTH103
+            os.makedirs(target.rpartition("/")[0], mode=0o755, exist_ok=True)  # noqa: PTH103 - as above
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise

@@ -302,9 +302,7 @@ def _show_job(view: JobView) -> None:
         ("now", _pulls(view)),
         *(("webhook", _delivery(one)) for one in view.webhooks),
     ]
-    for name, value in facts:
-        if value not in (None, ""):
-            terminal.write(f"{name + ':':<11}{terminal.safe(str(value))}")
+    terminal.facts(facts)
     terminal.write("")
     _show_tasks(view.tasks, json=False)
 

@@ -311,9 +311,7 @@ def _tell(view: QueueView, json: bool) -> None:
         ("elements", f"{view.active} active, {view.queued} queued"),
         ("jobs", view.jobs),
     ]
-    for name, value in facts:
-        if value not in (None, ""):
-            terminal.write(f"{name + ':':<10}{value}")
+    terminal.facts(facts)
 
 
 def _order(view: QueueView) -> str:

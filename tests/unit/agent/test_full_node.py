@@ -176,14 +176,18 @@ def test_no_child_is_spawned_whose_evidence_could_not_be_told_from_an_old_one(di
     assert evidence.spawned_at_ms(2) is None
 
 
-def test_what_is_to_start_takes_no_room_of_the_ends(node: Node, disk: SmallDisk) -> None:
-    """Plans may be large, and an agent may have many of them by the time it says that its disk is full."""
-    slow = node.plan("sleep 1000", timeout_ms=4_000)
+def crowded(node: Node, disk: SmallDisk, timeout_ms: int) -> tuple[Plan, int, dict[str, str]]:
+    """Something runs on a disk that is full by now: its plan, the supervisor, an environ for large plans."""
+    slow = node.plan("sleep 1000", timeout_ms=timeout_ms)
     node.run(slow)
     node.until(lambda: node.state(slow) == "running")
-    supervisor = node.supervisor
     disk.fill()
-    environ = {**slow.env, "FILL": "x" * 10_000}
+    return slow, node.supervisor, {**slow.env, "FILL": "x" * 10_000}
+
+
+def test_what_is_to_start_takes_no_room_of_the_ends(node: Node, disk: SmallDisk) -> None:
+    """Plans may be large, and an agent may have many of them by the time it says that its disk is full."""
+    slow, supervisor, environ = crowded(node, disk, timeout_ms=4_000)
     late = [node.plan("exit 0", env=environ) for _ in range(300)]
     for plan in late:
         node.run(plan)
@@ -201,12 +205,7 @@ def test_what_is_to_start_takes_no_room_of_the_ends(node: Node, disk: SmallDisk)
 
 
 def test_however_many_are_refused_the_room_of_the_ends_stays(node: Node, disk: SmallDisk) -> None:
-    slow = node.plan("sleep 1000", timeout_ms=600_000)
-    node.run(slow)
-    node.until(lambda: node.state(slow) == "running")
-    supervisor = node.supervisor
-    disk.fill()
-    environ = {**slow.env, "FILL": "x" * 10_000}
+    slow, supervisor, environ = crowded(node, disk, timeout_ms=600_000)
     for _ in range(30):
         late = [node.plan("exit 0", env=environ) for _ in range(100)]
         for plan in late:

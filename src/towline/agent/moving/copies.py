@@ -79,10 +79,10 @@ class Copies:
         folder = Path(self._root, job, str(task))
         if not folder.is_dir():
             return
-        for name in os.listdir(folder):  # noqa: PTH208
+        for name in os.listdir(folder):  # noqa: PTH208 - names alone are wanted
             if not name.isdigit() or not first <= int(name) <= last or int(name) in numbers:
                 continue
-            if os.listdir(folder / name):  # noqa: PTH208
+            if os.listdir(folder / name):  # noqa: PTH208 - names alone are wanted
                 self._drop(job, task, int(name))
                 self._artifacts.element(job, task, int(name))
 

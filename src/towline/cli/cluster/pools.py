@@ -140,6 +140,4 @@ def _tell(view: PoolView, json: bool) -> None:
         ("active", view.active),
         ("queued", view.queued),
     ]
-    width = max(len(name) for name, _ in facts) + 2
-    for name, value in facts:
-        terminal.write(terminal.safe(f"{name + ':':<{width}}{'-' if value is None else value}"))
+    terminal.facts([(name, "-" if value is None else value) for name, value in facts])

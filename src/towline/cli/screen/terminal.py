@@ -105,6 +105,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def facts(pairs: Sequence[tuple[str, object]]) -> None:
+    """``NAME:  VALUE``, a line each, on stdout; what has no value is left out."""
+    there = [(f"{name}:", value) for name, value in pairs if value not in (None, "")]
+    width = max((len(name) for name, _ in there), default=0)
+    for name, value in there:
+        write(f"{name:<{width}} {safe(str(value))}")
+
+
 def _cell(cell: object) -> str:
     return safe("-" if cell is None else str(cell)).replace("\n", "\\n").replace("\t", "\\t")
 
