@@ -30,23 +30,23 @@ class Artifacts:
     def begin_task(self, job: str, task: int) -> str:
         """Make and return the folder for what the task's attempts write. Raises OSError."""
         folder = f"{self._root}/{job}/{task}.attempts"
-        os.makedirs(folder, mode=0o755, exist_ok=True)  # noqa: PTH103 - a third of pathlib's time
+        os.makedirs(folder, mode=0o755, exist_ok=True)
         return folder
 
     def element(self, job: str, task: int, index: int) -> str:
         """An element's artifacts; made if it wrote none. Raises OSError."""
         folder = f"{self._root}/{job}/{task}/{index}"
-        os.makedirs(folder, mode=0o755, exist_ok=True)  # noqa: PTH103 - as above
+        os.makedirs(folder, mode=0o755, exist_ok=True)
         return folder
 
     def array(self, job: str, task: int, first: int, last: int) -> str:
         """A task's folder with all elements first to last as INDEX/ children. Raises OSError."""
         folder = f"{self._root}/{job}/{task}"
-        os.makedirs(folder, mode=0o755, exist_ok=True)  # noqa: PTH103 - as above
-        there = set(os.listdir(folder))  # noqa: PTH208 - names alone are wanted
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        there = set(os.listdir(folder))
         for index in range(first, last + 1):
             if str(index) not in there:
-                os.mkdir(f"{folder}/{index}", 0o755)  # noqa: PTH102
+                os.mkdir(f"{folder}/{index}", 0o755)
         return folder
 
     def path(self, job: str, task: int, index: int) -> str:
@@ -55,7 +55,7 @@ class Artifacts:
 
     def standing(self, job: str, task: int, index: int) -> int | None:
         """Which attempt wrote an element's artifacts; None where there are none."""
-        if not os.path.isdir(self.path(job, task, index)):  # noqa: PTH112 - asked of every success
+        if not os.path.isdir(self.path(job, task, index)):  # asked of every success
             return None
         return _read_number(f"{self._root}/{job}/{task}.attempts/{index}.kept")
 
@@ -63,13 +63,13 @@ class Artifacts:
         """Have a tree be what attempt ``number`` of an element wrote, in place of any other. Raises
         OSError."""
         attempts, target = f"{self._root}/{job}/{task}.attempts", self.path(job, task, index)
-        os.makedirs(target.rpartition("/")[0], mode=0o755, exist_ok=True)  # noqa: PTH103 - as above
+        os.makedirs(target.rpartition("/")[0], mode=0o755, exist_ok=True)
         old = f"{attempts}/{index}.old.staged"
         shutil.rmtree(old, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
-            os.rename(target, old)  # noqa: PTH104
+            os.rename(target, old)
         Path(f"{attempts}/{index}.kept").write_text(str(number))
-        os.rename(folder, target)  # noqa: PTH104
+        os.rename(folder, target)
         shutil.rmtree(old, ignore_errors=True)
 
     def settle(self, update: AttemptUpdate) -> AttemptUpdate:
@@ -96,7 +96,7 @@ class Artifacts:
         job, task, index, number = key
         written = f"{self._root}/{job}/{task}.attempts/{index}.{number}"
         try:
-            os.rmdir(written)  # noqa: PTH106
+            os.rmdir(written)
             return  # it wrote nothing, which one system call has found out
         except FileNotFoundError:
             return  # settled before
@@ -114,17 +114,17 @@ class Artifacts:
                 return
             Path(note).write_text(str(number))
         try:
-            os.rename(written, target)  # noqa: PTH104
+            os.rename(written, target)
             return
         except FileNotFoundError:
-            os.makedirs(target.rpartition("/")[0], mode=0o755, exist_ok=True)  # noqa: PTH103 - as above
+            os.makedirs(target.rpartition("/")[0], mode=0o755, exist_ok=True)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             if number <= 1:  # a newer one's stand there
                 return
-            os.rename(target, f"{written}.replaced")  # noqa: PTH104
-        os.rename(written, target)  # noqa: PTH104
+            os.rename(target, f"{written}.replaced")
+        os.rename(written, target)
 
 
 def _read_number(note: str) -> int:

@@ -76,7 +76,7 @@ class NodeUsage:
     """Answers what the node's attempts use now; reads nothing until it is asked."""
 
     def __init__(self, node_dir: Path, machine: AgentMachine) -> None:
-        self._node_dir = os.path.abspath(node_dir)  # noqa: PTH100 - as supervisors have it
+        self._node_dir = os.path.abspath(node_dir)  # as supervisors have it
         self._machine = machine
         self._reading = threading.Lock()
         self._answers = Beside()
@@ -136,7 +136,7 @@ class NodeUsage:
         size = 0
         for stream in ("stdout", "stderr"):
             try:
-                size += os.stat(f"{self._node_dir}/output/{attempt}/{stream}").st_size  # noqa: PTH116
+                size += os.stat(f"{self._node_dir}/output/{attempt}/{stream}").st_size
             except OSError:
                 continue
         return size

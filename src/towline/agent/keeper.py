@@ -67,7 +67,7 @@ class Keeper:
                 if os.fstat(self.exits).st_nlink == 0:  # the node's folder was removed: no supervisor starts
                     self._kill_children()
                     return
-                if not os.path.exists(self.node_dir) and not kernel.children():  # noqa: PTH110
+                if not os.path.exists(self.node_dir) and not kernel.children():
                     return  # it was moved away, or its disk was, and nothing runs
                 self._start()
             waited = [wake] if self.sock is None else [wake, self.sock.fileno()]
@@ -178,7 +178,7 @@ class Keeper:
 
 
 def main(arguments: list[str]) -> int:
-    node_dir = os.path.abspath(arguments[0])  # noqa: PTH100 - pathlib takes longer to import than all this
+    node_dir = os.path.abspath(arguments[0])  # pathlib takes longer to import than all this
     options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
     held: dict[str, int] = {}
     if "--bequest" in options:

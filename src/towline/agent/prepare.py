@@ -330,7 +330,7 @@ class Preparer:
 
     def _make_out(self, template: Template, out: str) -> None:
         try:
-            os.mkdir(out, 0o755)  # noqa: PTH102 - made for every element
+            os.mkdir(out, 0o755)
         except FileExistsError:
             return  # by an agent that died before it handed the plan over
         if template.owner is not None:

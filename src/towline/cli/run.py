@@ -213,7 +213,7 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
 def _name(command: list[str] | None, image: str | None) -> str:
     """A name for a job that was given none: that of its program, else of its image."""
     word = command[0] if command else (image or "").removeprefix("oci:").partition(":")[0]
-    name = _NOT_IN_A_NAME.sub("-", os.path.basename(word.rstrip("/"))).lstrip("_.-")  # noqa: PTH119
+    name = _NOT_IN_A_NAME.sub("-", os.path.basename(word.rstrip("/"))).lstrip("_.-")  # noqa: PTH119 - a text, and maybe no path
     return name[:63] or "run"
 
 

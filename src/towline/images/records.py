@@ -131,13 +131,13 @@ class Records:
         before = path.stat().st_mtime_ns if path.exists() else None
         handle, fresh = tempfile.mkstemp(dir=self._folder, prefix=".")
         try:
-            with open(handle, "wb") as file:  # noqa: PTH123
+            with open(handle, "wb") as file:  # noqa: PTH123 - texts, and there are many
                 file.write(msgspec.json.encode(record))
             if before is not None:
                 os.utime(fresh, ns=(before, before))
-            os.replace(fresh, path)  # noqa: PTH105
+            os.replace(fresh, path)  # noqa: PTH105 - texts, and there are many
         except BaseException:
-            os.unlink(fresh)  # noqa: PTH108
+            os.unlink(fresh)  # noqa: PTH108 - texts, and there are many
             raise
 
 

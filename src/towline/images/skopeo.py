@@ -116,7 +116,7 @@ class Skopeo(NamedTuple):
                         return None
                 now_s = time.monotonic()
                 arrived = self.arrived()
-                if (state := (arrived, os.stat(output).st_size)) != before:  # noqa: PTH116
+                if (state := (arrived, os.stat(output).st_size)) != before:  # noqa: PTH116 - texts, and there are many
                     before, moved_s = state, now_s
                 if fault := self._fault(name, arrived, now_s - moved_s, now_s - begun_s):
                     return fault

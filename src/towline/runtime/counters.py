@@ -97,7 +97,7 @@ class ProcessCounters:
         known = self._known.get(session)
         if known is not None and known[0] == program:
             return known
-        with suppress(OSError), open(f"/proc/{session}/environ", "rb") as file:  # noqa: PTH123
+        with suppress(OSError), open(f"/proc/{session}/environ", "rb") as file:
             for item in file.read().split(b"\0"):
                 if item.startswith(_TOW_OUT):
                     out = item.removeprefix(_TOW_OUT)
@@ -118,10 +118,10 @@ class MachineLoad(NamedTuple):
 
 def machine_load() -> MachineLoad:
     """Raises OSError without a /proc."""
-    with open("/proc/stat") as file:  # noqa: PTH123
+    with open("/proc/stat") as file:
         user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
     memory: dict[str, int] = {}
-    with open("/proc/meminfo") as file:  # noqa: PTH123
+    with open("/proc/meminfo") as file:
         for line in file:
             name, _, value = line.partition(":")
             if name in ("MemTotal", "MemAvailable"):
@@ -137,7 +137,7 @@ def machine_load() -> MachineLoad:
 
 
 def _processes() -> Iterator[tuple[int, list[bytes]]]:
-    for name in os.listdir("/proc"):  # noqa: PTH208
+    for name in os.listdir("/proc"):
         if name.isdigit() and (stat := _read(f"/proc/{name}/stat")):
             yield int(name), _fields(stat)
 

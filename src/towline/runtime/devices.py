@@ -23,7 +23,7 @@ def device_entries(paths: Sequence[str]) -> DeviceEntries:
     rules: list[dict[str, Any]] = []
     for path in paths:
         try:
-            found = os.stat(path)  # noqa: PTH116 - a device, by its number
+            found = os.stat(path)  # a device, by its number
         except OSError as error:
             raise StartFailed(f"The device {path} cannot be given to it: {error.strerror}.") from error
         if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):

@@ -84,7 +84,7 @@ class ProcessRuntime:
 
     def cleanup(self, plan: Plan) -> tuple[str, ...] | None:
         try:
-            os.rmdir(plan.directory)  # noqa: PTH106 - most attempts leave nothing there
+            os.rmdir(plan.directory)  # most attempts leave nothing there
         except FileNotFoundError:
             return None
         except OSError:

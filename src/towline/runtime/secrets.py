@@ -41,11 +41,11 @@ class SecretFiles:
         Raises NodeError where nothing in memory can be written to, and OSError."""
         folder = f"{self._opened()}/{attempt}"
         shutil.rmtree(folder, ignore_errors=True)  # of an agent that died before it handed the plan over
-        os.mkdir(folder, 0o700)  # noqa: PTH102
+        os.mkdir(folder, 0o700)
         self._made.add(attempt)
         for name, value in values.items():
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(f"{folder}/{name}", flags, 0o400), "wb") as file:  # noqa: PTH123
+            with open(os.open(f"{folder}/{name}", flags, 0o400), "wb") as file:
                 if owner is not None:
                     os.fchown(file.fileno(), *owner)
                 file.write(value)
@@ -69,7 +69,7 @@ class SecretFiles:
                         remove(os.fspath(path))
 
     def _opened(self) -> str:
-        if self._home is None or not os.path.isdir(self._home):  # noqa: PTH112
+        if self._home is None or not os.path.isdir(self._home):
             self._home = self._make_home()
         return self._home
 
@@ -94,7 +94,7 @@ class SecretFiles:
         home = f"{ours}/{self._node}"
         for folder in (ours, home):
             with suppress(FileExistsError):
-                os.mkdir(folder, 0o700)  # noqa: PTH102
+                os.mkdir(folder, 0o700)
             found = os.lstat(folder)
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
                 raise PermissionError(1, "it belongs to somebody else, or others may enter", folder)
@@ -131,7 +131,7 @@ def _places() -> tuple[str, ...]:
 def _is_in_memory(place: str) -> bool:
     """By the file system that is mounted there."""
     try:
-        device = os.stat(place).st_dev  # noqa: PTH116
+        device = os.stat(place).st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"
         lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     except OSError:

@@ -30,7 +30,7 @@ def find_program(name: str, path: str) -> str:
     unfit = None
     for folder in path.split(":"):
         candidate = f"{folder or '.'}/{name}"
-        if os.path.isfile(candidate):  # noqa: PTH113
+        if os.path.isfile(candidate):
             if os.access(candidate, os.X_OK):
                 if folder.startswith("/"):
                     _found[name, path] = candidate
@@ -51,7 +51,7 @@ def null_device(directory: str) -> int:
         try:
             return os.open(path, os.O_RDWR | os.O_CLOEXEC)
         finally:
-            os.unlink(path)  # noqa: PTH108 - on the path of every start
+            os.unlink(path)
     except OSError:
         return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
@@ -96,11 +96,11 @@ def why_not(program: str, error: OSError | ValueError) -> str:
     if isinstance(error, ValueError):
         return f"command {program!r} cannot be started: {error}"
     if error.errno == errno.ENOENT:
-        if os.path.exists(program):  # noqa: PTH110
+        if os.path.exists(program):
             return f"{program} names an interpreter in its first line (#!), or a loader, that is not there"
         return f"command {program!r} was not found (install it, or correct command)"
     if error.errno == errno.EACCES:
-        if os.path.isdir(program):  # noqa: PTH112
+        if os.path.isdir(program):
             return f"{program} is a directory, not a program"
         return f"{program} is not executable (chmod +x it, or see whether its file system is mounted noexec)"
     if error.errno == errno.ENOEXEC:

@@ -171,7 +171,7 @@ def _write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         for name, content in files.items():
             write_private(fresh / name, content)
-        os.rename(fresh, folder)  # noqa: PTH104 - a folder that another process has made meanwhile stays
+        os.rename(fresh, folder)  # a folder that another process has made meanwhile stays
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise

@@ -143,14 +143,14 @@ class Shipper:
 
 def _size(path: str) -> int:
     try:
-        return os.stat(path).st_size  # noqa: PTH116 - half of pathlib's time, and it is asked often
+        return os.stat(path).st_size
     except OSError:
         return 0
 
 
 def _entries(folder: str) -> list[str]:
     try:
-        return os.listdir(folder)  # noqa: PTH208
+        return os.listdir(folder)
     except FileNotFoundError:
         return []
 

@@ -52,4 +52,4 @@ class LocalGpus:
     def nodes(self, devices: str) -> tuple[str, ...]:
         """The device nodes of a text's devices, those that are on this machine, each once."""
         found = [node for gpu in self._given(devices) for node in gpu.nodes]
-        return tuple(node for node in dict.fromkeys(found) if os.path.exists(node))  # noqa: PTH110
+        return tuple(node for node in dict.fromkeys(found) if os.path.exists(node))

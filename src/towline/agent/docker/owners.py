@@ -87,9 +87,9 @@ def _below(folder: str) -> Iterator[str]:
 
 def _open_to_all(plan: Plan) -> None:
     """Their parents let nobody else in."""
-    os.chmod(plan.out, 0o777)  # noqa: PTH101
+    os.chmod(plan.out, 0o777)
     for path in _below(plan.secrets):
-        os.chmod(path, 0o755 if os.path.isdir(path) else 0o444)  # noqa: PTH101, PTH112
+        os.chmod(path, 0o755 if os.path.isdir(path) else 0o444)
 
 
 def _only_file(archive: bytes) -> str:

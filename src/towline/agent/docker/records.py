@@ -66,7 +66,7 @@ class Records:
             fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
             file.write(data)
-        os.replace(fresh, path)  # noqa: PTH105
+        os.replace(fresh, path)
 
     def remove(self, record: Record) -> None:
         Path(self._path(record)).unlink(missing_ok=True)

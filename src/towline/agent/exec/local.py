@@ -268,6 +268,6 @@ def _why_not_spawned(entry: Entry, step: str, number: str) -> CannotExec:
         return CannotExec(f"The container's user namespace cannot be entered: {error.strerror}.")
     if step == "directory":
         return CannotExec(f"The working directory {entry.directory!r} cannot be entered: {error.strerror}.")
-    program = os.path.normpath(os.path.join(entry.directory, entry.program))  # noqa: PTH118
-    absent = error.errno == errno.ENOENT and not os.path.exists(program)  # noqa: PTH110
+    program = os.path.normpath(os.path.join(entry.directory, entry.program))
+    absent = error.errno == errno.ENOENT and not os.path.exists(program)
     return CannotExec(f"{why_not(program, error)}.", 127 if absent else 126)

@@ -14,7 +14,7 @@ _ATTEMPT = re.compile(r"[A-Za-z0-9-]{1,200}\Z")
 
 def read_log(order: wire.ReadLog, output_dir: str, live: bool) -> wire.LogChunk:
     """A piece of an attempt's output. ``live`` was asked before the read: more may follow if it holds."""
-    directory = os.path.join(output_dir, order.attempt)  # noqa: PTH118
+    directory = os.path.join(output_dir, order.attempt)
     offset, error = order.offset, None
     data: bytes = b""
     index: tuple[tuple[int, int], ...] = ()

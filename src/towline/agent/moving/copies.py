@@ -70,7 +70,7 @@ class Copies:
         """An empty folder for what is fetched. Raises OSError."""
         folder = f"{self._artifacts.begin_task(job, task)}/{index}.{number}{STAGED}"
         shutil.rmtree(folder, ignore_errors=True)
-        os.mkdir(folder, 0o755)  # noqa: PTH102
+        os.mkdir(folder, 0o755)
         return folder
 
     def drop_others(self, job: str, task: int, first: int, last: int, numbers: dict[int, int]) -> None:
@@ -79,10 +79,10 @@ class Copies:
         folder = Path(self._root, job, str(task))
         if not folder.is_dir():
             return
-        for name in os.listdir(folder):  # noqa: PTH208 - names alone are wanted
+        for name in os.listdir(folder):
             if not name.isdigit() or not first <= int(name) <= last or int(name) in numbers:
                 continue
-            if os.listdir(folder / name):  # noqa: PTH208 - names alone are wanted
+            if os.listdir(folder / name):
                 self._drop(job, task, int(name))
                 self._artifacts.element(job, task, int(name))
 
@@ -114,7 +114,7 @@ class Copies:
         gone = f"{self._root}/{job}/{task}.attempts/{index}.gone{STAGED}"
         shutil.rmtree(gone, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
-            os.rename(f"{self._root}/{job}/{task}/{index}", gone)  # noqa: PTH104
+            os.rename(f"{self._root}/{job}/{task}/{index}", gone)
         shutil.rmtree(gone, ignore_errors=True)
 
     def _all(self) -> list[Copy]:

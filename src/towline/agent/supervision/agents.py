@@ -132,6 +132,6 @@ def _listen(node_dir: str) -> socket.socket:
     with contextlib.chdir(node_dir):
         Path(SOCKET).unlink(missing_ok=True)
         listener.bind(SOCKET)
-        os.chmod(SOCKET, 0o600)  # noqa: PTH101
+        os.chmod(SOCKET, 0o600)
     listener.listen(16)
     return listener

@@ -49,11 +49,11 @@ class Folders:
         if self._spare and not os.path.lexists(path):
             spare = self._spare.pop()
             try:
-                os.rename(spare, path)  # noqa: PTH104
+                os.rename(spare, path)
                 return
             except OSError:
                 self._spare.append(spare)
-        os.mkdir(path)  # noqa: PTH102
+        os.mkdir(path)
 
     def give_back(self, path: str) -> bool:
         """Take the folder away if it is empty; whether it is gone."""
@@ -61,10 +61,10 @@ class Folders:
             if self._reusable(path):
                 spare = f"{self._home}/{self._next}"
                 self._next += 1
-                os.rename(path, spare)  # noqa: PTH104
+                os.rename(path, spare)
                 self._spare.append(spare)
             else:
-                os.rmdir(path)  # noqa: PTH106
+                os.rmdir(path)
         except FileNotFoundError:
             return True
         except OSError:
@@ -73,7 +73,7 @@ class Folders:
 
     def _reusable(self, path: str) -> bool:
         """Whether it is as it was made, and can be found again by a rename."""
-        if len(self._spare) >= _MOST or os.listdir(path):  # noqa: PTH208
+        if len(self._spare) >= _MOST or os.listdir(path):
             return False
         found = os.lstat(path)
         return (found.st_mode, found.st_uid, found.st_gid) == self._fresh

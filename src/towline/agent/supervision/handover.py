@@ -92,7 +92,7 @@ def append_orphan(file: int, orphan: Orphan) -> None:
 def read_orphans(path: str, offset: int) -> tuple[list[Orphan], int]:
     """The whole lines from ``offset``, and where to read on. Lines that are no such are left out."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:
             file.seek(offset)
             data = file.read()
     except FileNotFoundError:

@@ -322,7 +322,7 @@ def _used(fds: tuple[int, int]) -> bool:
 def _reopen(pid: int, inode: int) -> int:
     """A read end of the pipe with this inode, through a process that holds it; -1 where none does."""
     try:
-        names = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
+        names = os.listdir(f"/proc/{pid}/fd")
     except OSError:
         return -1
     for name in names:

@@ -26,7 +26,7 @@ def _is_payload(pid: int, home: Path) -> bool:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         if f"TOW_OUT={home}/".encode() in b"\n".join(environment):
             return True
-        return os.readlink(f"/proc/{pid}/cwd").startswith(f"{home}/node/attempts/")  # noqa: PTH115
+        return os.readlink(f"/proc/{pid}/cwd").startswith(f"{home}/node/attempts/")  # noqa: PTH115 - texts, and there are many
     return False
 
 
@@ -75,9 +75,9 @@ def remove_cgroups(home: Path) -> None:
 def remove_cgroups_named(*endings: str) -> None:
     """Those whose names end so, and in which nothing is left."""
     for top, _, _ in os.walk(_CGROUPS, topdown=False):
-        if os.path.basename(top).endswith(endings):  # noqa: PTH119
+        if os.path.basename(top).endswith(endings):  # noqa: PTH119 - texts, and there are many
             with contextlib.suppress(OSError):
-                os.rmdir(top)  # noqa: PTH106
+                os.rmdir(top)  # noqa: PTH106 - texts, and there are many
 
 
 def _suffix(home: Path) -> str:

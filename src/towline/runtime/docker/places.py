@@ -34,7 +34,7 @@ def closed_socket(environ: Mapping[str, str], home: str | None = None) -> Closed
     """The first socket of an Engine that is there, and is not for this user."""
     for path in _sockets(environ, home):
         with suppress(OSError):
-            found = os.stat(path)  # noqa: PTH116
+            found = os.stat(path)
             if stat.S_ISSOCK(found.st_mode) and not _is_ours(path):
                 user, group = _name(pwd.getpwuid, found.st_uid), _name(grp.getgrgid, found.st_gid)
                 return Closed(path, f"{user}:{group}", group)
@@ -68,6 +68,6 @@ def socket_path(url: str) -> str | None:
 def _is_ours(path: str) -> bool:
     """Whether it is a socket that we may use: most laptops have one of root's that the user may not."""
     try:
-        return stat.S_ISSOCK(os.stat(path).st_mode) and os.access(path, os.R_OK | os.W_OK)  # noqa: PTH116
+        return stat.S_ISSOCK(os.stat(path).st_mode) and os.access(path, os.R_OK | os.W_OK)
     except OSError:
         return False

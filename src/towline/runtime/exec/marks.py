@@ -47,7 +47,7 @@ def _entry(mark: str) -> bytes:
 
 def _processes() -> list[int]:
     own = os.getpid()
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != own]  # noqa: PTH208
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != own]
 
 
 def _has(pid: int, wanted: bytes) -> bool:

@@ -35,7 +35,7 @@ class ProcessEntry:
         self.env = {**plan.env, **wish.env, NAME: wish.mark}
         workdir = plan.runtime_data.get("workdir")
         own = workdir if isinstance(workdir, str) else ""
-        self.directory = os.path.join(plan.directory, own, wish.workdir or "")  # noqa: PTH118
+        self.directory = os.path.join(plan.directory, own, wish.workdir or "")
         try:
             self.program = find_program(wish.argv[0], self.env.get("PATH", DEFAULT_PATH))
         except StartFailed as error:

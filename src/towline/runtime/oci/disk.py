@@ -58,7 +58,7 @@ def template(folder: Path, size_bytes: int) -> str:
         with tempfile.NamedTemporaryFile(dir=folder, prefix="new-", delete=False) as fresh:
             fresh.truncate(size_bytes)
         _format(fresh.name)
-        os.rename(fresh.name, path)  # noqa: PTH104
+        os.rename(fresh.name, path)
     except OSError as error:
         raise DiskUnavailable(f"a file system cannot be made in {folder}: {error.strerror}") from error
     return str(path)
@@ -84,7 +84,7 @@ def mounted(image: str, directory: str) -> Iterator[str]:
     copy, place = f"{directory}/disk.ext4", f"{directory}/disk"
     try:
         _copy(image, copy)
-        os.mkdir(place, 0o700)  # noqa: PTH102
+        os.mkdir(place, 0o700)
         _mount(copy, place)
     except OSError as error:
         raise StartFailed(
@@ -102,9 +102,9 @@ def remove(directory: str) -> None:
     """The file, the container being gone. Raises OSError."""
     detach(f"{directory}/disk")
     with suppress(FileNotFoundError):
-        os.rmdir(f"{directory}/disk")  # noqa: PTH106
+        os.rmdir(f"{directory}/disk")
     with suppress(FileNotFoundError):
-        os.unlink(f"{directory}/disk.ext4")  # noqa: PTH108
+        os.unlink(f"{directory}/disk.ext4")
 
 
 def is_full(root: str) -> bool:
@@ -140,7 +140,7 @@ def disk_problem(folder: Path) -> str | None:
 
 def _copy(image: str, target: str) -> None:
     """The parts of a file that are no holes."""
-    with open(image, "rb") as source, open(target, "xb") as copy:  # noqa: PTH123
+    with open(image, "rb") as source, open(target, "xb") as copy:
         size = os.fstat(source.fileno()).st_size
         os.truncate(copy.fileno(), size)
         at = 0

@@ -35,7 +35,7 @@ class MappedImages:
 
     def shown(self, lower: str, ids: Ids) -> int:
         """A descriptor, which stays ours. Raises OSError."""
-        inode = os.stat(lower).st_ino  # noqa: PTH116 - on the path of every start
+        inode = os.stat(lower).st_ino
         kept = self._kept.get((lower, ids))
         if kept is not None and kept[1] == inode and os.fstat(kept[0]).st_nlink > 0:
             self._kept.move_to_end((lower, ids))
@@ -87,7 +87,7 @@ class Overlay(NamedTuple):
         ``volatile`` leaves out every flush to the disk: an upper layer never outlives its container.
         """
         for folder in self[:2]:
-            os.mkdir(folder, 0o700)  # noqa: PTH102 - on the path of every start
+            os.mkdir(folder, 0o700)
         _make_root(self.root)
         if ids is None or images is None:
             self._mount(lower, mark)
@@ -107,10 +107,10 @@ class Overlay(NamedTuple):
 
     def _mount(self, lower: str, mark: str | None = None) -> None:
         # The upper layer's root stands for the image's own: under our umask others could not enter.
-        status = os.stat(lower)  # noqa: PTH116
+        status = os.stat(lower)
         if mark is None:
             os.chown(self.upper, status.st_uid, status.st_gid)
-        os.chmod(self.upper, status.st_mode & 0o7777)  # noqa: PTH101
+        os.chmod(self.upper, status.st_mode & 0o7777)
         with ExitStack() as held:
             folders = [held.enter_context(_plain(path)) for path in (lower, self.upper, self.work)]
             options = "lowerdir={},upperdir={},workdir={},volatile".format(*folders)
@@ -129,7 +129,7 @@ class Overlay(NamedTuple):
         if not all(_remove_tree(folder, budget) for folder in (self.upper, self.work)):
             return False
         with suppress(FileNotFoundError):
-            os.rmdir(self.root)  # noqa: PTH106 - on the path of every start
+            os.rmdir(self.root)
         return True
 
 
@@ -159,10 +159,10 @@ def _remove_tree(folder: str, budget: _Budget) -> bool:
                 if not budget.spend(entry):
                     return False
                 if not entry.is_dir(follow_symlinks=False):
-                    os.unlink(entry.path)  # noqa: PTH108
+                    os.unlink(entry.path)
                 elif not _remove_tree(entry.path, budget):
                     return False
-        os.rmdir(folder)  # noqa: PTH106
+        os.rmdir(folder)
     except FileNotFoundError:
         pass
     return True
@@ -171,11 +171,11 @@ def _remove_tree(folder: str, budget: _Budget) -> bool:
 def _make_root(root: str) -> None:
     with suppress(FileExistsError):  # left by a machine that went down
         try:
-            os.mkdir(root)  # noqa: PTH102 - on the path of every start
+            os.mkdir(root)
         except FileNotFoundError:
-            os.makedirs(ROOTS, _ROOTS_MODE, exist_ok=True)  # noqa: PTH103
-            os.chmod(ROOTS, _ROOTS_MODE)  # noqa: PTH101 - whatever our umask is
-            os.mkdir(root)  # noqa: PTH102
+            os.makedirs(ROOTS, _ROOTS_MODE, exist_ok=True)
+            os.chmod(ROOTS, _ROOTS_MODE)  # whatever our umask is
+            os.mkdir(root)
 
 
 @contextmanager

@@ -290,7 +290,7 @@ def show_folders(plan: Plan, data: OciData, root: str, ids: int | None, owner: O
 
 def write_config(plan: Plan, config: dict[str, Any]) -> None:
     """Raises OSError."""
-    with open(f"{plan.directory}/config.json", "wb") as file:  # noqa: PTH123 - on the path of every start
+    with open(f"{plan.directory}/config.json", "wb") as file:
         file.write(msgspec.json.encode(config))
 
 
@@ -346,7 +346,7 @@ def _is_deaf(pid: int, number: int) -> bool:
 def kill_starters(attempt: str, state: str) -> None:
     """Kill each run of an engine for this attempt, so that it makes nothing after the clean-up."""
     wanted = {b"run", os.fsencode(attempt), os.fsencode(state)}
-    for name in os.listdir("/proc"):  # noqa: PTH208
+    for name in os.listdir("/proc"):
         with suppress(OSError, ValueError):
             pidfd = os.pidfd_open(int(name))
             try:

@@ -184,7 +184,7 @@ def _await_program(pid: int) -> None:
 
 
 def _same_space(pid: int, kind: str) -> bool:
-    return os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}")  # noqa: PTH115
+    return os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}")
 
 
 def _make_image(rootfs: Path) -> None:

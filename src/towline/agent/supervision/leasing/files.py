@@ -41,7 +41,7 @@ class LeaseFile:
 
     def read(self) -> Lease:
         """As the file says now, or as it did when it last could be read."""
-        with contextlib.suppress(OSError), open(self._path, "rb") as file:  # noqa: PTH123
+        with contextlib.suppress(OSError), open(self._path, "rb") as file:
             data = file.read(_RECORD.size + _CRC.size)
             if len(data) == _RECORD.size + _CRC.size:
                 mark, boot, *lease = _RECORD.unpack_from(data)
@@ -82,7 +82,7 @@ class LeasedFolder:
     def enter(self, attempt: str, cgroup: str, out: str) -> None:
         """Raises OSError."""
         with contextlib.suppress(FileExistsError):
-            os.mkdir(self._path, 0o700)  # noqa: PTH102
+            os.mkdir(self._path, 0o700)
         file = os.open(f"{self._path}/{attempt}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             data = os.fsencode(f"{_HEAD.format(0, 0)}{cgroup}\n{out}\n")
@@ -108,20 +108,20 @@ class LeasedFolder:
         """Nothing of it lives any more."""
         for suffix in ("", _CUT):
             with contextlib.suppress(OSError):
-                os.unlink(f"{self._path}/{attempt}{suffix}")  # noqa: PTH108
+                os.unlink(f"{self._path}/{attempt}{suffix}")
 
     def is_cut(self, attempt: str) -> bool:
-        return os.path.exists(f"{self._path}/{attempt}{_CUT}")  # noqa: PTH110
+        return os.path.exists(f"{self._path}/{attempt}{_CUT}")
 
     def cut(self, attempt: str) -> None:
         """From now on it has to die. A rename needs no room on the disk."""
         with contextlib.suppress(OSError):
-            os.rename(f"{self._path}/{attempt}", f"{self._path}/{attempt}{_CUT}")  # noqa: PTH104
+            os.rename(f"{self._path}/{attempt}", f"{self._path}/{attempt}{_CUT}")
 
     def names(self) -> dict[str, bool]:
         """All attempts, and whether each is cut."""
         try:
-            found = os.listdir(self._path)  # noqa: PTH208
+            found = os.listdir(self._path)
         except OSError:
             return {}
         return {name.removesuffix(_CUT): name.endswith(_CUT) for name in found}
@@ -130,7 +130,7 @@ class LeasedFolder:
         """None where it has just left."""
         for suffix in ("", _CUT):
             with contextlib.suppress(OSError, ValueError):
-                with open(f"{self._path}/{attempt}{suffix}", "rb") as file:  # noqa: PTH123
+                with open(f"{self._path}/{attempt}{suffix}", "rb") as file:
                     head, cgroup, out, *_ = os.fsdecode(file.read()).split("\n")
                 pid, start_ms = map(int, head.split())
                 return Entry(attempt, bool(suffix), pid, start_ms, cgroup, out)
@@ -180,7 +180,7 @@ def _is_same(process: kernel.Process, entry: Entry) -> bool:
 
 def _read(pid: int, name: str) -> bytes:
     try:
-        with open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{pid}/{name}", "rb") as file:
             return file.read()
     except OSError:
         return b""

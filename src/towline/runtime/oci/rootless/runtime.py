@@ -123,7 +123,7 @@ class RootlessRuntime(OciRuntime):
     def _remove(self, plan: Plan, overlay: Overlay) -> bool:
         forget_refusal(plan.directory)
         with suppress(OSError):
-            os.chmod(f"{overlay.work}/work", 0o700)  # noqa: PTH101 - the kernel leaves it closed
+            os.chmod(f"{overlay.work}/work", 0o700)  # the kernel leaves it closed
         return super()._remove(plan, overlay)
 
     def _hand_over(self, plan: Plan) -> bool:
@@ -147,7 +147,7 @@ def _with_root(mark: str) -> Iterator[int]:
     """Processes that have an overlay with this source among their mounts: nothing in a container can change
     that, and nothing outside of it has it but the engine that starts it."""
     wanted = f" - overlay {mark} ".encode()
-    for name in os.listdir("/proc"):  # noqa: PTH208
+    for name in os.listdir("/proc"):
         if name.isdecimal():
             with suppress(OSError):
                 if wanted in Path(f"/proc/{name}/mountinfo").read_bytes():
