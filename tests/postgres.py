@@ -7,6 +7,7 @@ however that ends. Nothing of them stays.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import pwd
 import shutil
@@ -181,6 +182,13 @@ def _is_there(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def send(pids: Sequence[int], number: signal.Signals) -> None:
+    """To each that is still there: what serves a connection may end at any moment."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "INT", "--")

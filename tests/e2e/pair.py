@@ -7,7 +7,6 @@ new standby is made in its place. Both are named in ``store_url``: servers find 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests import guard
 from tests.e2e.home import until
-from tests.postgres import DATABASE, USER, Postgres, programs
+from tests.postgres import DATABASE, USER, Postgres, programs, send
 from tests.small_disk import SmallDisk
 
 DISK_MIB = 256
@@ -149,9 +148,3 @@ class Pair:
             guard.end(slot.folder)
             slot.remove()
         self._hands.shutdown()
-
-
-def send(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)

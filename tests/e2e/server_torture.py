@@ -17,10 +17,9 @@ from tests import zookeeper
 from tests.e2e import faults
 from tests.e2e.fleet import Machine
 from tests.e2e.home import until
-from tests.e2e.pair import send
 from tests.e2e.several import STORE_PORTS, Server, Several
 from tests.e2e.test_recovery_torture import HOUR_S, Torture
-from tests.postgres import DATABASE, USER, Postgres, programs
+from tests.postgres import DATABASE, USER, Postgres, programs, send
 
 from towline.cli.dev.network import entered
 

@@ -23,8 +23,8 @@ import httpx2
 from tests import zookeeper
 from tests.e2e.fleet import PYTHON, SHORT, Fleet, Machine
 from tests.e2e.home import until
-from tests.e2e.pair import Pair, send
-from tests.postgres import DATABASE, USER, Postgres, started
+from tests.e2e.pair import Pair
+from tests.postgres import DATABASE, USER, Postgres, send, started
 
 from towline.cli.dev.network import entered
 from towline.server.vault import KEY_FILE

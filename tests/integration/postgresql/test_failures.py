@@ -4,7 +4,6 @@ back."""
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 from tests import postgres
 from tests.conformance.stores import rows
 from tests.conformance.stores.rows import Writing
-from tests.postgres import Postgres
+from tests.postgres import Postgres, send
 from tests.small_disk import SmallDisk
 
 from towline.errors import StaleTerm, StoreError
@@ -78,14 +77,12 @@ async def test_a_database_that_stands_still_is_given_up(
     monkeypatch.setattr("towline.store.postgresql.store.COMMIT_S", 0.3)
     leader = await Writing.lead(store, "default")
     await leader.submit("j1", 1)
-    for pid in own_server.children():
-        os.kill(pid, signal.SIGSTOP)
+    send(own_server.children(), signal.SIGSTOP)
     try:
         with pytest.raises(StoreError, match=r"it does not answer.*whether the change was made is not known"):
             await leader.commit(nodes=[rows.node("n1")])
     finally:
-        for pid in own_server.children():
-            os.kill(pid, signal.SIGCONT)
+        send(own_server.children(), signal.SIGCONT)
     successor = await Writing.lead(store, "default")
     await successor.commit(nodes=[rows.node("n2")])
     with pytest.raises(StaleTerm):
@@ -106,16 +103,14 @@ async def test_after_one_that_did_not_answer_no_other_idle_connection_is_tried(
 
     await asyncio.gather(*map(hold, range(OTHERS)))
     assert (lane.open, store._connections.leaders.open) == (OTHERS, 1)
-    for pid in own_server.children():
-        os.kill(pid, signal.SIGSTOP)
+    send(own_server.children(), signal.SIGSTOP)
     try:
         with pytest.raises(TimeoutError):
             async with lane.take() as connection:
                 await connection.fetchval("SELECT 1", timeout=0.3)
         assert lane.open == 0
     finally:
-        for pid in own_server.children():
-            os.kill(pid, signal.SIGCONT)
+        send(own_server.children(), signal.SIGCONT)
     assert await store.jobs("default", None, 9) == []
 
 
